@@ -1,0 +1,142 @@
+"""One booted lab: run a command in dom0, read Xen's console, end it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import itertools
+import re
+import select
+import shutil
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab import cache, image
+from tests.lab.machine import MODELS, Files, Machine
+from tests.lab.releases import DEFAULT, RELEASES
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a script in dom0 ended, and all it printed."""
+
+    status: int
+    output: str
+
+
+class ScriptFailed(AssertionError):
+    """A script in dom0 ended with another status than 0."""
+
+
+class Console:
+    """Everything that came over the first serial line; waits are for text, never for time."""
+
+    def __init__(self, machine: Machine, log: Path) -> None:
+        self._machine, self._log = machine, log
+        self._text = ""
+        self._more = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with self._log.open("wb") as log, contextlib.suppress(OSError):
+            while data := self._machine.console.recv(65536):
+                log.write(data)
+                log.flush()
+                with self._more:
+                    self._text += data.decode("latin-1").replace("\r", "")
+                    self._more.notify_all()
+
+    def mark(self) -> int:
+        """A place in the text, to look at only what comes after it."""
+        with self._more:
+            return len(self._text)
+
+    def since(self, mark: int) -> str:
+        """The text after a mark."""
+        with self._more:
+            return self._text[mark:]
+
+    def wait(self, pattern: str, *, since: int = 0, timeout: float = 120) -> re.Match[str]:
+        """The first match of a pattern after the mark, as soon as it is there."""
+        deadline = time.monotonic() + timeout
+        with self._more:
+            while not (found := re.compile(pattern).search(self._text, since)):
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._machine.alive():
+                    raise TimeoutError(
+                        f"no {pattern!r} on the console; its end:\n{self._text[-1500:]}"
+                    )
+                self._more.wait(min(left, 1))
+        return found
+
+
+class Rig:
+    """A booted dom0 of one CPU and one Xen. Only one runs at a time on a host."""
+
+    def __init__(self, cpu: str = "vmx", xen: str = DEFAULT, payload: Path | None = None) -> None:
+        self.cpu, self.release = cpu, RELEASES[xen]
+        self._ids = itertools.count(1)
+        self._pending = b""
+        self._undo = contextlib.ExitStack()
+        started = time.monotonic()
+        with contextlib.ExitStack() as undo:
+            parts = image.image(self.release)
+            undo.enter_context(cache.lock("emulator"))
+            self.run_dir = Path(tempfile.mkdtemp(prefix=f"xenintro-lab-{cpu}-{xen}-"))
+            undo.callback(shutil.rmtree, self.run_dir, ignore_errors=True)
+            initramfs = self.run_dir / "initramfs"
+            with initramfs.open("wb") as joined:
+                # The kernel unpacks archives that follow one another, later files over earlier.
+                for path in (parts.initramfs, *([payload] if payload else [])):
+                    joined.write(path.read_bytes())
+            model = MODELS[cpu]
+            self.machine = Machine(model, Files(parts, initramfs, self.run_dir))
+            undo.callback(self.machine.close)
+            self.console = Console(self.machine, self.run_dir / "console.log")
+            self.console.wait("lab: dom0 up", timeout=model.boot_seconds)
+            self._answer("0", 60)
+            self._undo = undo.pop_all()
+        self.boot_seconds = time.monotonic() - started
+
+    def __enter__(self) -> Rig:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the emulator and remove what belonged to this boot."""
+        self._undo.close()
+
+    def run(self, script: str, timeout: int = 60, *, check: bool = True) -> Result:
+        """Run a shell script in dom0, which kills it after `timeout` of its own seconds."""
+        packed = base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
+        for _ in range(3):
+            ident = str(next(self._ids))
+            self.machine.agent.sendall(f"{ident} {timeout} {packed}\n".encode())
+            # The emulated clock may be several times slower than the host's.
+            status, output = self._answer(ident, timeout * 10 + 60)
+            if status != "garbled":
+                break
+        text = gzip.decompress(base64.b64decode(output)).decode(errors="replace")
+        result = Result(int(status), text)
+        if check and result.status:
+            raise ScriptFailed(f"status {result.status} from:\n{script}\n{text}")
+        return result
+
+    def _answer(self, ident: str, timeout: float) -> tuple[str, str]:
+        """Status and output of the request with this id."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and self.machine.alive():
+            *lines, self._pending = self._pending.split(b"\n")
+            for line in lines:
+                words = line.decode("latin-1").split()
+                if len(words) == 3 and words[0] == ident:
+                    return words[1], words[2]
+            if select.select([self.machine.agent], [], [], 1)[0]:
+                self._pending += self.machine.agent.recv(65536)
+        raise TimeoutError(f"no answer from dom0; console:\n{self.console.since(0)[-1500:]}")
