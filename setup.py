@@ -1,8 +1,15 @@
-"""What pyproject.toml cannot say: the cffi extension, the simulator's client library, the wheel tags."""
+"""What pyproject.toml cannot say: the cffi extension, the simulator's library, the wheel's tags."""
 
 import os
+from pathlib import Path
 
 from setuptools import Extension, setup
+
+SIM = "xenintro/sim"
+C_FLAGS = (
+    "-std=gnu11 -O2 -Wall -Wextra -fvisibility=hidden "
+    "-fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2"
+)
 
 # A pure wheel (replay, decode, policies; nothing live) is made only when asked for:
 # an optional extension that fails to build would pass for a complete wheel.
@@ -15,10 +22,13 @@ else:
             # Not a Python module: the library that looks like libxenctrl to a simulator's client.
             Extension(
                 "xenintro.sim._client",
-                ["xenintro/sim/client.c"],
-                depends=["xenintro/sim/client.map"],
-                extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
-                extra_link_args=["-Wl,--version-script=xenintro/sim/client.map", "-Wl,-z,now,-z,relro"],
+                [f"{SIM}/client.c"],
+                depends=[f"{SIM}/client.map", *map(str, Path(SIM).glob("*.h"))],
+                extra_compile_args=C_FLAGS.split(),
+                extra_link_args=[
+                    f"-Wl,--version-script={SIM}/client.map",
+                    "-Wl,-z,now,-z,relro",
+                ],
                 py_limited_api=True,
             )
         ],
