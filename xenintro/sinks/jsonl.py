@@ -1,0 +1,129 @@
+"""JSON Lines: one object per event, keys only ever added.
+
+Values of 64 bits are hexadecimal strings (jq and JavaScript lose bits above 2^53), smaller ones are numbers.
+A register that the hypervisor does not fill is null.
+"""
+
+from __future__ import annotations
+
+import datetime
+import struct
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from xenintro.events import Event, UnknownEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from xenintro.abi import Field, Interface
+
+#: Event members whose JSON key is the header's member name.
+_JSON_NAMES = {
+    "access_flags": "flags",
+    "paging_flags": "flags",
+    "exit_reason": "reason",
+    "is_in": "in",
+    "is_str": "str",
+}
+
+#: Readable keys beside the header's members.
+_READABLE: Mapping[str, tuple[str, ...]] = {
+    "mem_access": ("access", "gla_valid", "fault_with_gla", "fault_in_gpt"),
+    "write_ctrlreg": ("register",),
+    "mov_to_msr": ("register",),
+    "descriptor_access": ("register",),
+}
+
+#: Members of the event types that are narrower than 64 bits and may be absent from the layout.
+_NARROW = frozenset({"index", "access_flags", "paging_flags", "insn_length", "type", "p2mt"})
+
+_COMMON_MEMBERS = 7
+
+_encode = msgspec.json.Encoder().encode
+
+
+def line(record: Mapping[str, Any]) -> bytes:
+    """One line of JSON with its newline."""
+    return _encode(record) + b"\n"
+
+
+def event_record(event: Event) -> dict[str, Any]:
+    """The part of the object that comes from the slot: ``abi`` to ``regs``."""
+    interface = event.interface
+    record: dict[str, Any] = {
+        "abi": interface.id,
+        "arch": interface.arch,
+        "vcpu_id": event.vcpu_id,
+        "reason": event.reason,
+        "flags": event.flag_names,
+    }
+    if event.altp2m_idx is not None:
+        record["altp2m_idx"] = event.altp2m_idx
+    record[event.reason] = _payload(event)
+    record["regs"] = _registers(event)
+    return record
+
+
+def timestamp(ns: int) -> str:
+    """Nanoseconds since the epoch as RFC 3339 in UTC with nine digits."""
+    seconds, fraction = divmod(ns, 1_000_000_000)
+    when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return f"{when:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+
+
+def _payload(event: Event) -> dict[str, Any]:
+    if isinstance(event, UnknownEvent):
+        return {"version": event.version, "reason_code": event.reason_code, "raw": event.raw.hex()}
+    payload = _payload_reader(event.interface, event.reason)(event.raw)
+    for member in event.__struct_fields__[_COMMON_MEMBERS:]:
+        name = _JSON_NAMES.get(member, member)
+        if name not in payload:
+            value = getattr(event, member)
+            payload[name] = value if value is None or member in _NARROW else hex(value)
+    for name in _READABLE.get(event.reason, ()):
+        payload[name] = getattr(event, name)
+    return payload
+
+
+def _registers(event: Event) -> dict[str, Any] | None:
+    interface = event.interface
+    if not interface.registers or event.version != interface.version:
+        return None
+    values = _reader(tuple(interface.registers.values()))(event.raw)
+    for name in interface.unfilled(event.reason):
+        if values[name] == "0x0" or values[name] == 0:
+            values[name] = None
+    return values
+
+
+@cache
+def _payload_reader(interface: Interface, reason: str) -> Callable[[bytes], dict[str, Any]]:
+    return _reader(tuple(interface.payloads.get(reason, {}).values()))
+
+
+@cache
+def _reader(fields: tuple[Field, ...]) -> Callable[[bytes], dict[str, Any]]:
+    """Reads fields of a slot into a dictionary of JSON values."""
+    steps = [(field.name, struct.Struct("<" + _CODE.get(field.code, field.code)), field) for field in fields]
+
+    def read(raw: bytes) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, layout, (_, offset, code, shift, bits) in steps:
+            value = layout.unpack_from(raw, offset)[0]
+            if code == "Q":
+                values[name] = hex(value)
+            elif bits:
+                values[name] = value >> shift & (1 << bits) - 1
+            elif code == "segment":
+                values[name] = {"limit": value & 0xFFFFF, "ar": value >> 20}
+            else:
+                values[name] = value
+        return values
+
+    return read
+
+
+_CODE = {"segment": "I"}
