@@ -47,9 +47,7 @@ except NotSupportedError as error:
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "XENINTRO"))}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -104,9 +102,7 @@ def test_it_runs(kind: str, request: pytest.FixtureRequest) -> None:
 
 
 def test_native_wheel_is_for_every_python_and_old_libcs(native: Installed) -> None:
-    tag = re.fullmatch(
-        r"xenintro-[^-]+-cp311-abi3-(?:manylinux_2_(\d+)_\w+?\.?)+\.whl", native.wheel.name
-    )
+    tag = re.search(r"-cp311-abi3-[\w.]*manylinux_2_(\d+)_\w+\.whl$", native.wheel.name)
     assert tag, native.wheel.name
     assert int(tag[1]) <= 34
 
