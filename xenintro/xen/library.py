@@ -42,11 +42,16 @@ _LIBC = "extern FILE *stderr; int munmap(void *addr, size_t length);"
 _QUIET = 10  # XTL_NUM_LEVELS: above every level that libxc logs at
 
 
+def _dlopen(ffi: FFI, name: str) -> Any:
+    return ffi.dlopen(name, os.RTLD_NOW | os.RTLD_LOCAL)
+
+
 class Library:
     """The loaded calls of one release.
 
     Args:
         location: which libxenctrl.
+        dlopen: loads one library by path or name, or raises OSError; a fake one serves tests.
 
     Attributes:
         release: of libxenctrl; the declarations are those of the newest known release at most.
@@ -56,14 +61,14 @@ class Library:
         NotSupportedError: the dynamic linker refuses the library.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, dlopen: Callable[[FFI, str], Any] = _dlopen) -> None:
         self.release: Release = location.release
         self.ffi = FFI()
         self.ffi.cdef(signatures.declarations(signatures.clamp(self.release)))
         self.ffi.cdef(_LIBC)
         # Any: every attribute of a dlopen()ed library has the type that cdef() declared.
         self._libc: Any = self.ffi.dlopen(None)
-        self._handles: list[Any] = self._load(location.library)
+        self._handles: list[Any] = self._load(location.library, dlopen)
         self._found: dict[str, Callable[..., Any] | None] = {}
         if self.release > signatures.NEWEST:
             log.warning(
@@ -120,22 +125,19 @@ class Library:
         """What the last call of this thread left in errno."""
         return self.ffi.errno
 
-    def _load(self, libxenctrl: Path) -> list[Any]:
+    def _load(self, libxenctrl: Path, dlopen: Callable[[FFI, str], Any]) -> list[Any]:
         """Libxenctrl and its companions: those beside it, or the dynamic linker's choice."""
         handles = []
         for name in _COMPANIONS:
             beside = libxenctrl.parent / name
             with contextlib.suppress(OSError):  # a host without a companion lacks its calls
-                handles.append(self._dlopen(str(beside) if beside.exists() else name))
+                handles.append(dlopen(self.ffi, str(beside) if beside.exists() else name))
         try:
-            return [self._dlopen(str(libxenctrl)), *handles]
+            return [dlopen(self.ffi, str(libxenctrl)), *handles]
         except OSError as error:
             raise NotSupportedError(
                 f"cannot load {libxenctrl}", why=str(error), hint=f"see: ldd {libxenctrl}"
             ) from error
-
-    def _dlopen(self, name: str) -> Any:
-        return self.ffi.dlopen(name, os.RTLD_NOW | os.RTLD_LOCAL)
 
     def _find(self, call: str) -> Callable[..., Any] | None:
         if call not in self._found:

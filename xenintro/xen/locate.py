@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from xenintro.xen.signatures import Release
 
 _LIBXENCTRL = re.compile(r"libxenctrl\.so\.(\d+)\.(\d+)")
-_LDCONFIG = re.compile(r"^\s+(libxenctrl\.so\.\d+\.\d+) .*=> (.+)$", re.MULTILINE)
+#: ldconfig -p; Xen has no other 64-bit hosts, and no 32-bit ones are worth a mistake.
+_LDCONFIG = re.compile(r"^\s+(libxenctrl\.so\.\d+\.\d+) \(libc6,(?:x86-64|AArch64)\b.*=> (.+)$", re.MULTILINE)
 
 #: Where Xen's tools keep their libraries when the dynamic linker is not told (Debian's multiarch
 #: layout, and a release installed beside another one).
