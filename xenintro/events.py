@@ -248,7 +248,7 @@ class IoInstruction(Event, frozen=True, gc=False):
 
 
 class UnknownEvent(Event, frozen=True, gc=False):
-    """A reason or interface version that this release of xenintro does not know: kept raw, answered plainly."""
+    """A reason or interface version that this xenintro does not know: kept raw, answered plainly."""
 
 
 #: Every type by its reason.

@@ -1,0 +1,1 @@
+"""The command line: one file per verb. Installed as the package xenintro_cli."""

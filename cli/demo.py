@@ -1,0 +1,24 @@
+"""``xenintro demo``: the main job on a simulated guest."""
+
+from __future__ import annotations
+
+import click
+from xenintro_cli import options
+from xenintro_cli.watch import watch
+
+#: Something of every kind that the simulated guest does.
+EVENTS = "mem:wx@0x100-0x1ff,cr0,cr3,cr4,msr:lstar,msr:efer,cpuid,int3,guest-request"
+
+
+@click.command(name="demo")
+@click.option("-c", "--count", type=click.IntRange(min=1), help="Stop after this many events.")
+@click.option("-t", "--duration", type=options.Duration(), help="Stop after this long: 30s, 500ms.")
+@options.output_format
+@options.color
+@options.talk
+def command(count: int | None, duration: float | None, output_format: str, color: str, quiet: bool) -> None:
+    """Watch a simulated guest until Ctrl-C; needs no Xen.
+
+    The same as: xenintro watch --xen sim --domid 1 -e cr3,cpuid,...
+    """
+    watch(1, None, EVENTS, count, duration, output_format, color, "sim", quiet=quiet)

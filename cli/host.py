@@ -1,0 +1,59 @@
+"""Which Xen a verb talks to, and which of its domains."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from xenintro.errors import NoSuchDomainError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xenintro.xen.xc import Xc
+
+
+@contextmanager
+def open_xen(selection: str) -> Iterator[Xc]:
+    """Open the chosen Xen; a private simulator lives as long as the context.
+
+    Raises:
+        NoXenError: no Xen here, not the control domain, or no permission.
+        NotSupportedError: this installation has no native parts, or no library fits the hypervisor.
+    """
+    from xenintro.xen.xc import connect
+
+    if selection != "sim":
+        with connect(selection) as xc:
+            yield xc
+        return
+    from xenintro.sim.launch import Simulation
+
+    with Simulation() as simulation:
+        os.environ.update(simulation.environment)
+        with connect(str(simulation.directory)) as xc:
+            yield xc
+
+
+def find_domain(xc: Xc, domid: int | None, name: str | None) -> int:
+    """The domid behind ``--domid`` or ``--name``.
+
+    Raises:
+        UsageError: neither or both were given.
+        NoSuchDomainError: no domain has that name or UUID.
+    """
+    if (domid is None) == (name is None):
+        raise UsageError(
+            "which domain?", why="give either --domid or --name", hint="see them all: xenintro list"
+        )
+    if domid is not None:
+        return domid
+    from xenintro.xen.domains import list_domains
+
+    for info in list_domains(xc):
+        if name in (info.name, info.uuid):
+            return info.domid
+    raise NoSuchDomainError(
+        f"no domain is called {name!r}", why="neither name nor UUID matches", hint="see: xenintro list"
+    )

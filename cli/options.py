@@ -1,0 +1,76 @@
+"""Options that mean the same in every verb."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from xenintro.errors import XenintroError
+from xenintro.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+class Duration(click.ParamType):
+    """``30s``, ``500ms``: seconds as a float."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds, or a usage error."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(value)
+        except XenintroError as error:
+            self.fail(f"{error.what}: {error.why}; {error.hint}.", param, ctx)
+
+
+xen = click.option(
+    "--xen",
+    "selection",
+    default="auto",
+    show_default=True,
+    envvar="XENINTRO_XEN",
+    metavar="auto|sim|DIR",
+    help="The host's libraries, a private simulator, or a directory of libraries.",
+)
+output_format = click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["human", "jsonl"]),
+    default="human",
+    show_default=True,
+    help="Lines for people, or one JSON object per line.",
+)
+color = click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Colour on the human lines; auto follows NO_COLOR, FORCE_COLOR, TERM.",
+)
+
+
+def domain(function: F) -> F:
+    """Adds ``--domid`` and ``--name``."""
+    function = click.option("-n", "--name", help="Domain by name or UUID.")(function)
+    return click.option("-d", "--domid", type=int, help="Domain by number.")(function)
+
+
+def talk(function: F) -> F:
+    """Adds ``-q`` and ``-v``, which set how much is said on stderr."""
+    function = click.option(
+        "-v", "--verbose", count=True, callback=_set_level, expose_value=False, help="Say more on stderr."
+    )(function)
+    return click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors on stderr.")(function)
+
+
+def _set_level(ctx: click.Context, param: click.Parameter, value: int) -> None:
+    levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=levels[min(value, 2)])

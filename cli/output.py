@@ -1,0 +1,96 @@
+"""Events on stdout: one write per batch, after the answers."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from xenintro_cli.style import Style
+
+from xenintro.sinks import jsonl
+from xenintro.sinks.text import Lines
+
+if TYPE_CHECKING:
+    from xenintro.session import Handled
+
+#: What turns the loop's monotonic times into times of day.
+_CLOCK_OFFSET_NS = time.time_ns() - time.monotonic_ns()
+
+
+class JsonOutput:
+    """JSON Lines of answered requests.
+
+    Args:
+        domid: the domain.
+        domain: its name, None where unknown.
+    """
+
+    def __init__(self, domid: int, domain: str | None) -> None:
+        self._domid = domid
+        self._domain = domain
+        self._seq = 0
+
+    def __call__(self, batch: list[Handled]) -> None:
+        """Write one line per request."""
+        write(b"".join(jsonl.line(self._record(handled)) for handled in batch))
+
+    def _record(self, handled: Handled) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "v": 1,
+            "seq": self._seq,
+            "ts": jsonl.timestamp(handled.taken_ns + _CLOCK_OFFSET_NS),
+            "domid": self._domid,
+        }
+        if self._domain is not None:
+            record["domain"] = self._domain
+        record |= jsonl.event_record(handled.event)
+        record |= {"answer": handled.response.name, "rule": None, "pause_ns": handled.pause_ns}
+        self._seq += 1
+        return record
+
+
+class HumanOutput:
+    """Aligned lines of answered requests; the names of the columns come with the first."""
+
+    def __init__(self, color: str) -> None:
+        self._lines = Lines(Style.of(sys.stdout, color), terminal_width())
+        self._started = False
+
+    def __call__(self, batch: list[Handled]) -> None:
+        """Write one line per request."""
+        lines = [
+            self._lines.line(
+                handled.event,
+                time_ns=handled.taken_ns + _CLOCK_OFFSET_NS,
+                answer=handled.response.name,
+                pause_ns=handled.pause_ns,
+            )
+            for handled in batch
+        ]
+        if not self._started:
+            self._started = True
+            lines.insert(0, self._lines.header())
+        write_lines(lines)
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal on stdout; None where stdout is none, so that nothing is dropped."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def write_lines(lines: list[str]) -> None:
+    """Write lines of text at once, in the stream's encoding."""
+    text = "".join(f"{line}\n" for line in lines)
+    write(text.encode(sys.stdout.encoding or "utf-8", errors="replace"))
+
+
+def write(data: bytes) -> None:
+    """Write and flush.
+
+    Raises:
+        BrokenPipeError: the reader has gone.
+    """
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()

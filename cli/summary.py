@@ -1,0 +1,51 @@
+"""What is said when watching ends: the numbers, and what they cost the guest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xenintro.units import format_ns
+
+if TYPE_CHECKING:
+    from xenintro_cli.style import Style
+
+    from xenintro.session import Summary
+
+
+def summary_lines(summary: Summary, *, name: str, nr_vcpus: int, style: Style) -> list[str]:
+    """The summary block.
+
+    Args:
+        summary: of the session.
+        name: the domain as people call it.
+        nr_vcpus: its vCPUs, for the share of guest time.
+        style: of the stream it goes to.
+    """
+
+    def duration(nanoseconds: float) -> str:
+        return format_ns(nanoseconds).replace("µ", style.micro)
+
+    seconds = summary.duration_ns / 1e9
+    events = _grouped(summary.events)
+    rate = _grouped(round(summary.events / seconds)) if seconds else "0"
+    lines = ["", f"{name}  {duration(summary.duration_ns)}   {events} events   {rate}/s   0 unanswered"]
+    if not summary.events:
+        return lines
+    lines += ["", f"  {'event':<20}{'count':>10}  {'pause p50':>10}{'p99':>10}{'max':>10}"]
+    by_count = sorted(summary.pauses.items(), key=lambda item: -item[1].count)
+    for reason, pauses in by_count:
+        times = (pauses.percentile(50), pauses.percentile(99), pauses.max)
+        cells = "".join(f"{duration(value):>10}" for value in times)
+        lines.append(f"  {style.event(f'{reason:<20}', reason)}{_grouped(pauses.count):>10}  {cells}")
+    guest_ns = summary.duration_ns * nr_vcpus
+    lines.append(
+        f"  guest paused {duration(summary.paused_ns)} of {guest_ns / 1e9:.1f} vCPU-seconds"
+        f" ({100 * summary.paused_ns / guest_ns:.1f} %)"
+    )
+    if summary.policy_errors:
+        lines.append(f"  {_grouped(summary.policy_errors)} decisions failed; those events were allowed")
+    return lines
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", " ")

@@ -1,0 +1,152 @@
+"""``xenintro watch``: attach, print, answer, let go."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import contextmanager
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+import click
+from xenintro_cli import options
+from xenintro_cli.host import find_domain, open_xen
+from xenintro_cli.output import HumanOutput, JsonOutput
+from xenintro_cli.style import Style
+from xenintro_cli.summary import summary_lines
+
+from xenintro.session import Session
+from xenintro.traps import asked_for, parse_traps
+from xenintro.units import format_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xenintro.xen.monitor import Monitor
+
+#: Watched when no events are named: rare in a running guest, and possible on every x86 host.
+DEFAULT_EVENTS = "cr0,cr3,cr4,xcr0,msr:efer,msr:star,msr:lstar,guest-request"
+
+
+@click.command(name="watch")
+@options.domain
+@click.option(
+    "-e",
+    "--events",
+    default=DEFAULT_EVENTS,
+    show_default=True,
+    metavar="LIST",
+    help="What to trap: cr0 cr3 cr4 xcr0 msr:NAME cpuid guest-request int3 debug singlestep desc interrupt "
+    "mem:rwx@GFN[-GFN]. Modifiers: cr4:onchange:mask=0x80, guest-request:async, mem:w@GFN:step.",
+)
+@click.option("-c", "--count", type=click.IntRange(min=1), help="Stop after this many events.")
+@click.option("-t", "--duration", type=options.Duration(), help="Stop after this long: 30s, 500ms.")
+@options.output_format
+@options.color
+@options.xen
+@options.talk
+def command(
+    domid: int | None,
+    name: str | None,
+    events: str,
+    count: int | None,
+    duration: float | None,
+    output_format: str,
+    color: str,
+    selection: str,
+    quiet: bool,
+) -> None:
+    r"""Print events of one domain as they happen, and let each of them happen.
+
+    Ctrl-C ends it: every request is answered, every trap is taken back, the domain runs on.
+
+    \b
+    Examples:
+      xenintro watch --domid 1 -e cr3 -c 20
+      xenintro watch --name win10 -e mem:w@0x104-0x10f,msr:lstar --format jsonl
+    """
+    watch(domid, name, events, count, duration, output_format, color, selection, quiet=quiet)
+
+
+def watch(
+    domid: int | None,
+    name: str | None,
+    events: str,
+    count: int | None,
+    duration: float | None,
+    output_format: str,
+    color: str,
+    selection: str,
+    *,
+    quiet: bool,
+) -> None:
+    """What the command does; ``demo`` does the same on a simulator."""
+    traps = parse_traps(events)
+    talk = _Talk(Style.of(sys.stderr, color), quiet=quiet)
+    with open_xen(selection) as xc:
+        # The extension is imported only now: --help works where it is not installed.
+        from xenintro.xen.monitor import Monitor
+
+        monitor = Monitor(xc, find_domain(xc, domid, name), traps)
+        info = monitor.info
+        output = JsonOutput(info.domid, info.name) if output_format == "jsonl" else HumanOutput(color)
+        session = Session(
+            monitor, wanted=asked_for(traps), observers=[output], limit=count, duration=duration
+        )
+        with _stopped_by_signals(session):
+            try:
+                with monitor:
+                    talk.started(monitor, xc.version(), events)
+                    session.run()
+                    talk.stopping()
+            finally:
+                talk.ended(session, monitor)
+
+
+class _Talk:
+    """What ``watch`` says on stderr."""
+
+    def __init__(self, style: Style, *, quiet: bool) -> None:
+        self._style = style
+        self._quiet = quiet
+        self._stopping_ns: int | None = None
+
+    def started(self, monitor: Monitor, version: str, events: str) -> None:
+        info = monitor.info
+        vcpus = f"{info.nr_vcpus} vCPU{'s' if info.nr_vcpus > 1 else ''}"
+        self._say(f"watching {_called(monitor)}: {events}")
+        self._say(self._style.dim(f"Xen {version}, {monitor.interface.id}, {vcpus}; Ctrl-C ends"))
+
+    def stopping(self) -> None:
+        self._stopping_ns = monotonic_ns()
+
+    def ended(self, session: Session, monitor: Monitor) -> None:
+        if self._stopping_ns is not None:
+            took = format_ns(monotonic_ns() - self._stopping_ns).replace("µ", self._style.micro)
+            self._say(f"stopped: traps off, all answered, domain released ({took})")
+        lines = summary_lines(
+            session.summary, name=_called(monitor), nr_vcpus=monitor.info.nr_vcpus, style=self._style
+        )
+        for line in lines:
+            self._say(line)
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            click.echo(text, err=True, color=self._style.color)
+
+
+def _called(monitor: Monitor) -> str:
+    info = monitor.info
+    return f"{info.name} (domid {info.domid})" if info.name else f"domain {info.domid}"
+
+
+@contextmanager
+def _stopped_by_signals(session: Session) -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP end the session in order; a second one changes nothing."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: session.stop()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

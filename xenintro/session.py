@@ -1,0 +1,179 @@
+"""The loop: take, decode, decide, answer; only then look at what happened."""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic_ns
+from typing import TYPE_CHECKING, NamedTuple
+
+from xenintro.codec import decode, encode
+from xenintro.stats import Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from xenintro.events import Event
+    from xenintro.response import Response
+    from xenintro.source import EventSource
+
+_log = logging.getLogger(__name__)
+
+#: A notification can be lost (notify_via_xen_event_channel gives up when the port's lock is held, Xen 4.13
+#: and newer); looking again after this many seconds bounds what that costs.
+BACKSTOP = 0.1
+
+
+class Handled(NamedTuple):
+    """A request that has been answered. Times are monotonic nanoseconds."""
+
+    event: Event
+    response: Response
+    taken_ns: int
+    answered_ns: int
+
+    @property
+    def pause_ns(self) -> int:
+        """How long the vCPU waited for this process."""
+        return self.answered_ns - self.taken_ns
+
+
+class Summary:
+    """What a session did, kept up to date while it runs.
+
+    Attributes:
+        pauses: time from taking a request to its answer in nanoseconds, by reason; its count is the number
+            of events.
+        shown: events that the observers were given.
+        policy_errors: decisions that raised; those events were allowed.
+    """
+
+    def __init__(self) -> None:
+        self.pauses: dict[str, Histogram] = {}
+        self.shown = 0
+        self.policy_errors = 0
+        self._started_ns = monotonic_ns()
+        self._ended_ns: int | None = None
+
+    @property
+    def events(self) -> int:
+        """Requests answered."""
+        return sum(pauses.count for pauses in self.pauses.values())
+
+    @property
+    def duration_ns(self) -> int:
+        """How long the session ran, or has run."""
+        return (self._ended_ns or monotonic_ns()) - self._started_ns
+
+    @property
+    def paused_ns(self) -> int:
+        """Time that vCPUs waited for answers, added up."""
+        return sum(pauses.total for pauses in self.pauses.values())
+
+    def end(self) -> None:
+        """Stop the clock."""
+        self._ended_ns = monotonic_ns()
+
+    def count(self, handled: Handled) -> None:
+        """Add one answered request. An asynchronous event paused nobody."""
+        pauses = self.pauses.get(handled.event.reason)
+        if pauses is None:
+            pauses = self.pauses[handled.event.reason] = Histogram()
+        pauses.record(handled.pause_ns if handled.event.paused else 0)
+
+
+class Session:
+    """Answers every request of a source until it is told to stop.
+
+    Args:
+        source: where requests come from.
+        decide: the policy: gives a response, or None to let the event happen. If it raises, the event
+            happens and the error is counted: a broken policy never stops the guest.
+        wanted: which events the observers are given; all are answered.
+        observers: called with what was answered in one go, once the answers are out.
+        limit: stop after this many events were shown.
+        duration: stop after this many seconds.
+    """
+
+    def __init__(
+        self,
+        source: EventSource,
+        *,
+        decide: Callable[[Event], Response | None] | None = None,
+        wanted: Callable[[Event], bool] | None = None,
+        observers: Iterable[Callable[[list[Handled]], None]] = (),
+        limit: int | None = None,
+        duration: float | None = None,
+    ) -> None:
+        self._source = source
+        self._decide = decide
+        self._wanted = wanted
+        self._observers = tuple(observers)
+        self._limit = limit
+        self._duration_ns = None if duration is None else int(duration * 1e9)
+        self._stopping = False
+        self.summary = Summary()
+
+    def stop(self) -> None:
+        """End `run` after the present batch; safe to call from a signal handler."""
+        self._stopping = True
+
+    def run(self) -> Summary:
+        """Answer until stopped, the limit, or the end of the source.
+
+        Raises:
+            DomainGoneError: the domain died.
+            XenintroError: whatever an observer or the source raised, after all that was taken was answered.
+        """
+        try:
+            while not self._done():
+                self._source.wait(BACKSTOP)
+                self._observe(self.answer_batch())
+        finally:
+            self.summary.end()
+        return self.summary
+
+    def answer_batch(self) -> list[Handled]:
+        """Answer every request that is there now, and tell Xen."""
+        source = self._source
+        interface = source.interface
+        batch = []
+        try:
+            for request in source.requests():
+                taken_ns = monotonic_ns()
+                with request:  # whatever happens below, the vCPU runs on
+                    event = decode(request.raw, interface)
+                    response = self._respond(event)
+                    request.answer(encode(event, response))
+                    batch.append((event, response, taken_ns))
+        finally:
+            source.flush()
+        answered_ns = monotonic_ns()
+        return [Handled(*entry, answered_ns) for entry in batch]
+
+    def _respond(self, event: Event) -> Response:
+        if self._decide is not None:
+            try:
+                return self._source.prepare(event, self._decide(event))
+            except Exception as error:
+                self.summary.policy_errors += 1
+                _log.warning("policy failed on %s, the event is allowed: %s", event.reason, error)
+        return self._source.prepare(event, None)
+
+    def _observe(self, batch: list[Handled]) -> None:
+        for handled in batch:
+            self.summary.count(handled)
+        wanted = self._wanted
+        shown = batch if wanted is None else [handled for handled in batch if wanted(handled.event)]
+        if self._limit is not None:
+            shown = shown[: self._limit - self.summary.shown]
+        if shown:
+            self.summary.shown += len(shown)
+            for observer in self._observers:
+                observer(shown)
+
+    def _done(self) -> bool:
+        return (
+            self._stopping
+            or (self._limit is not None and self.summary.shown >= self._limit)
+            or (self._duration_ns is not None and self.summary.duration_ns >= self._duration_ns)
+        )

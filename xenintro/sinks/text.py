@@ -1,0 +1,156 @@
+"""The human line: fixed columns that drop from the least important when the terminal is narrow."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Protocol
+
+from xenintro.events import (
+    Cpuid,
+    DebugException,
+    DescriptorAccess,
+    Event,
+    Interrupt,
+    IoInstruction,
+    MemAccess,
+    MovToMsr,
+    Singlestep,
+    SoftwareBreakpoint,
+    UnknownEvent,
+    Vmexit,
+    WriteCtrlreg,
+)
+from xenintro.units import format_ns
+
+_INVALID_GFN = (1 << 64) - 1
+
+#: Columns with their widths, and the order in which they go when there is no room. "what" shrinks first,
+#: to the width of a memory access; a longer text pushes its line out of the columns rather than lose digits.
+_WIDTHS = {"time": 15, "vcpu": 4, "event": 19, "what": 60, "where": 21, "answer": 8, "pause": 8}
+_WHAT_AT_LEAST = 43
+_DROPPED_FIRST = ("where", "time", "pause")
+
+
+class Palette(Protocol):
+    """Colours of a stream; `xenintro_cli.style.Style` is one."""
+
+    arrow: str
+    micro: str
+
+    def event(self, text: str, reason: str) -> str:
+        """The event's name in the hue of its kind."""
+
+    def dim(self, text: str) -> str:
+        """What matters least."""
+
+    def alarm(self, text: str) -> str:
+        """What must not be overlooked."""
+
+
+class Lines:
+    """Formats events for one stream.
+
+    Args:
+        palette: colours and characters.
+        width: columns of the terminal; None for no limit.
+    """
+
+    def __init__(self, palette: Palette, width: int | None) -> None:
+        self._palette = palette
+        self._widths = _fitting(width)
+
+    def header(self) -> str:
+        """The names of the columns."""
+        cells = [
+            name.rjust(width) if name == "pause" else name.ljust(width)
+            for name, width in self._widths.items()
+        ]
+        return self._palette.dim("  ".join(cells).rstrip())
+
+    def line(self, event: Event, *, time_ns: int | None, answer: str | None, pause_ns: int | None) -> str:
+        """One event. Times are nanoseconds, since the epoch for ``time_ns``; None where unknown."""
+        palette = self._palette
+        cells = {
+            "time": _clock(time_ns) if time_ns is not None else "-",
+            "vcpu": f"v{event.vcpu_id}",
+            "event": event.reason,
+            "what": self._what(event),
+            "where": where(event),
+            "answer": "-" if answer is None else answer if answer == "allow" else answer.upper(),
+            "pause": "-" if pause_ns is None else format_ns(pause_ns).replace("µ", palette.micro),
+        }
+        parts = []
+        for name, width in self._widths.items():
+            text = cells[name].rjust(width) if name == "pause" else cells[name].ljust(width)
+            if name == "event":
+                text = palette.event(text, event.reason)
+            elif name == "answer":
+                text = palette.dim(text) if answer in (None, "allow") else palette.alarm(text)
+            elif name in ("time", "pause"):
+                text = palette.dim(text)
+            parts.append(text)
+        return "  ".join(parts).rstrip()
+
+    def _what(self, event: Event) -> str:
+        arrow = self._palette.arrow
+        match event:
+            case MemAccess():
+                letters = "".join(letter if letter in event.access else "-" for letter in "rwx")
+                gla = f"  gla {address(event.gla)}" if event.gla_valid else ""
+                walk = "  page walk" if event.fault_in_gpt else ""
+                return f"{letters}  gfn {event.gfn:#x}+{event.offset:03x}{gla}{walk}"
+            case WriteCtrlreg() | MovToMsr():
+                old = "?" if event.old_value is None else f"{event.old_value:#x}"
+                return f"{event.register}  {old} {arrow} {event.new_value:#x}"
+            case Cpuid():
+                return f"leaf {event.leaf:#x}  subleaf {event.subleaf:#x}"
+            case SoftwareBreakpoint() | Singlestep():
+                return _gfn(event.gfn)
+            case DebugException():
+                pending = "" if not event.pending_dbg else f"  pending {event.pending_dbg:#x}"
+                return f"{_gfn(event.gfn)}  type {event.type}{pending}"
+            case DescriptorAccess():
+                return f"{event.register}  {'write' if event.is_write else 'read'}"
+            case Interrupt():
+                return f"vector {event.vector:#x}  type {event.type}"
+            case Vmexit():
+                return f"exit {event.exit_reason}  qualification {event.qualification:#x}"
+            case IoInstruction():
+                return f"{'in' if event.is_in else 'out'}  port {event.port:#x}  {event.bytes} bytes"
+            case UnknownEvent():
+                return f"reason {event.reason_code}  version {event.version}  {len(event.raw)} bytes"
+        return ""
+
+
+def where(event: Event) -> str:
+    """The instruction that caused the event, ``-`` where the snapshot does not say."""
+    counter = event.registers.get("rip" if event.interface.arch == "x86_64" else "pc")
+    known = isinstance(counter, int) and event.version == event.interface.version
+    return f"rip {address(counter)}" if known and isinstance(counter, int) else "-"
+
+
+def address(value: int) -> str:
+    """A guest linear address: 16 digits, grouped."""
+    return f"{value >> 32:08x}'{value & 0xFFFFFFFF:08x}"
+
+
+def _gfn(gfn: int) -> str:
+    return "gfn ?" if gfn == _INVALID_GFN else f"gfn {gfn:#x}"
+
+
+def _clock(time_ns: int) -> str:
+    seconds, fraction = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.datetime.fromtimestamp(seconds).astimezone():%H:%M:%S}.{fraction // 1000:06d}"
+
+
+def _fitting(width: int | None) -> dict[str, int]:
+    widths = dict(_WIDTHS)
+    if width is None:
+        return widths
+    for dropped in (*_DROPPED_FIRST, None):
+        room = width - sum(widths.values()) - 2 * (len(widths) - 1) + widths["what"]
+        if room >= _WHAT_AT_LEAST or dropped is None:
+            break
+        del widths[dropped]
+    widths["what"] = max(min(room, widths["what"]), 0)
+    return widths

@@ -1,0 +1,85 @@
+"""Where requests come from: a live ring, a simulated one, a capture. The loop knows only this."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self
+
+from xenintro.codec import acknowledge
+from xenintro.errors import AlreadyAnsweredError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from xenintro.abi import Interface
+    from xenintro.events import Event
+    from xenintro.response import Response
+
+
+class EventSource(Protocol):
+    """A source of requests and the place for their answers."""
+
+    @property
+    def interface(self) -> Interface:
+        """The layout of its slots."""
+
+    def wait(self, timeout: float) -> None:
+        """Return when requests may be there, after ``timeout`` seconds at the latest.
+
+        Raises:
+            DomainGoneError: there will be no more.
+        """
+
+    def requests(self) -> Iterator[Request]:
+        """Every request that is there now. Each must be answered before the next is taken."""
+
+    def prepare(self, event: Event, response: Response | None) -> Response:
+        """Do what must come before the answer, and give the answer to send.
+
+        ``None`` asks for what lets the event happen, as the guest and the traps in force need it.
+
+        Raises:
+            XenintroError: it could not be done; nothing was answered.
+        """
+
+    def put(self, response: bytes) -> None:
+        """Put an answer to the oldest unanswered request on the ring; `flush` makes it seen."""
+
+    def flush(self) -> None:
+        """Publish all answers and tell the other side; nothing if there are none."""
+
+
+class Request:
+    """One request, and the right to answer it exactly once.
+
+    A context manager: leaving it without an answer, whatever the reason, sends the least response that lets
+    the vCPU run. ``raw`` is the slot as it stood on the ring.
+    """
+
+    __slots__ = ("_answered", "_source", "raw")
+
+    def __init__(self, raw: bytes, source: EventSource) -> None:
+        self.raw = raw
+        self._source = source
+        self._answered = False
+
+    def answer(self, response: bytes) -> None:
+        """Answer with a response slot.
+
+        Raises:
+            AlreadyAnsweredError: there was an answer before; nothing was sent.
+        """
+        if self._answered:
+            raise AlreadyAnsweredError("this request was answered before", why="one request, one answer")
+        self._answered = True
+        self._source.put(response)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._answered:
+            self._answered = True
+            self._source.put(acknowledge(self.raw, self._source.interface))

@@ -1,0 +1,85 @@
+"""What lets an event happen on a live guest, where that depends on more than the event.
+
+A page is opened for one step and closed again; ``-e singlestep`` steps on; interrupts are asked for again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xenintro.abi import Flag
+from xenintro.events import EmulUnimplemented, MemAccess, Singlestep
+from xenintro.response import Response, allow
+from xenintro.xen.arming import OPEN, left_access
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xenintro.events import Event
+    from xenintro.traps import Trap
+
+_STEP = Response(name="allow", flags=int(Flag.TOGGLE_SINGLESTEP))
+_NEXT_INTERRUPT = int(Flag.GET_NEXT_INTERRUPT)
+
+
+class Stepping:
+    """Per-vCPU state of single steps: which pages are open for whom, and who steps anyway.
+
+    Args:
+        traps: those in force.
+        set_access: sets the permission of one page by name (``rwx``).
+        can_step: the host has the monitor trap flag.
+    """
+
+    def __init__(
+        self, traps: tuple[Trap, ...], set_access: Callable[[int, str], None], *, can_step: bool
+    ) -> None:
+        self._pages = tuple(trap for trap in traps if trap.reason == "mem_access")
+        self._set_access = set_access
+        self._can_step = can_step
+        self._always = any(trap.reason == "singlestep" for trap in traps)
+        self._interrupts = any(trap.reason == "interrupt" for trap in traps)
+        self._open: dict[int, set[int]] = {}  # vcpu_id -> pages open for its step
+        self._emulated: dict[int, int] = {}  # vcpu_id -> page of the access emulated last
+        self.used = self._always
+
+    def allow(self, event: Event) -> Response:
+        """The answer that lets the event happen. Opens or closes pages on the way.
+
+        Raises:
+            XenintroError: a page's permission could not be changed.
+        """
+        response = self._stepped(event) or allow(event)
+        if self._interrupts and event.paused:
+            return response.with_flags(Flag(_NEXT_INTERRUPT))
+        return response
+
+    def _stepped(self, event: Event) -> Response | None:
+        if isinstance(event, MemAccess):
+            trap = self._trap_of(event.gfn)
+            if (trap is not None and trap.step) or event.vcpu_id in self._open:
+                return self._open_page(event.vcpu_id, event.gfn)
+            self._emulated[event.vcpu_id] = event.gfn
+        elif isinstance(event, Singlestep):
+            return self._close_pages(event.vcpu_id)
+        elif isinstance(event, EmulUnimplemented) and self._can_step and event.vcpu_id in self._emulated:
+            return self._open_page(event.vcpu_id, self._emulated[event.vcpu_id])
+        return None
+
+    def _open_page(self, vcpu_id: int, gfn: int) -> Response:
+        self._set_access(gfn, OPEN)
+        self.used = True
+        stepping = vcpu_id in self._open or self._always
+        self._open.setdefault(vcpu_id, set()).add(gfn)
+        # The flag is a toggle: a vCPU that steps already (its instruction touches two pages) keeps stepping.
+        return Response.plain() if stepping else _STEP
+
+    def _close_pages(self, vcpu_id: int) -> Response | None:
+        for gfn in self._open.pop(vcpu_id, ()):
+            trap = self._trap_of(gfn)
+            if trap is not None and not any(gfn in pages for pages in self._open.values()):
+                self._set_access(gfn, left_access(trap))
+        return Response.plain() if self._always else None
+
+    def _trap_of(self, gfn: int) -> Trap | None:
+        return next((trap for trap in self._pages if trap.covers(gfn)), None)
