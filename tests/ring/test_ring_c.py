@@ -32,9 +32,7 @@ def compiler() -> str:
     "sanitizer",
     [
         pytest.param([], id="plain"),
-        pytest.param(
-            ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], id="address-undefined"
-        ),
+        pytest.param(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], id="address-undefined"),
         pytest.param(["-fsanitize=thread"], id="thread"),
     ],
 )
