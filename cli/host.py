@@ -15,8 +15,21 @@ if TYPE_CHECKING:
 
 
 @contextmanager
+def libraries(selection: str) -> Iterator[str]:
+    """The libraries to load, for `xenintro.xen.locate`; a simulator lives as long as the context."""
+    if selection != "sim":
+        yield selection
+        return
+    from xenintro.sim.launch import Simulation
+
+    with Simulation() as simulation:
+        os.environ.update(simulation.environment)
+        yield str(simulation.directory)
+
+
+@contextmanager
 def open_xen(selection: str) -> Iterator[Xc]:
-    """Open the chosen Xen; a private simulator lives as long as the context.
+    """Open the chosen Xen.
 
     Raises:
         NoXenError: no Xen here, not the control domain, or no permission.
@@ -24,16 +37,8 @@ def open_xen(selection: str) -> Iterator[Xc]:
     """
     from xenintro.xen.xc import connect
 
-    if selection != "sim":
-        with connect(selection) as xc:
-            yield xc
-        return
-    from xenintro.sim.launch import Simulation
-
-    with Simulation() as simulation:
-        os.environ.update(simulation.environment)
-        with connect(str(simulation.directory)) as xc:
-            yield xc
+    with libraries(selection) as directory, connect(directory) as xc:
+        yield xc
 
 
 def find_domain(xc: Xc, domid: int | None, name: str | None) -> int:

@@ -110,7 +110,7 @@ def encode(event: Event, response: Response) -> bytes:
 def acknowledge(raw: bytes, interface: Interface) -> bytes:
     """The least response to any request, known or not: version, reason, vcpu_id and VCPU_PAUSED.
 
-    mem_event adds the gfn, by which Xen up to 4.4 finds what was asked for.
+    mem_event adds the gfn, by which Xen 4.1 to 4.4 finds what was asked for.
     """
     return bytes(_acknowledger(interface)(raw))
 
@@ -143,7 +143,8 @@ def _acknowledger(interface: Interface) -> Callable[[bytes], bytearray]:
         return vm_event
     flags = interface.header["flags"]
     echoed = [interface.header[name] for name in ("vcpu_id", "reason") if name in interface.header]
-    echoed.append(next(iter(interface.payloads.values()))["gfn"])
+    if "reason" in interface.header:
+        echoed.append(interface.payloads["mem_access"]["gfn"])
 
     def mem_event(raw: bytes) -> bytearray:
         out = bytearray(size)

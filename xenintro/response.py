@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from xenintro.abi import Flag
+from xenintro.abi import Flag, Interface
 
 if TYPE_CHECKING:
     from xenintro.events import Event
@@ -142,9 +143,10 @@ def allow(event: Event) -> Response:
     """The answer that lets this event happen; see `ALLOW`."""
     skipped = SKIPPED.get(event.reason)
     if skipped is None:
-        if not event.paused and event.reason in _ASYNC_PLAIN:
+        if not event.paused:
+            # Nobody waits, and Xen has done by itself what had to be done (it injects an asynchronous #DB).
             return _PLAIN
-        return ALLOW[event.reason]
+        return _table(event.interface)[event.reason]
     register, length = skipped
     if length is None:
         length = event.insn_length  # type: ignore[attr-defined]
@@ -152,5 +154,12 @@ def allow(event: Event) -> Response:
     return Response(name="allow", flags=_SET_REGISTERS, registers={register: value})
 
 
-#: Xen injects the #DB itself when the event was asynchronous (hvm_monitor_debug, Xen 4.8 on).
-_ASYNC_PLAIN = frozenset({"debug_exception"})
+@cache
+def _table(interface: Interface) -> Mapping[str, Response]:
+    """`ALLOW` for one interface: where it has no emulation, the page must be opened and the answer is plain."""
+    if interface.arch == "x86_64" and interface.has_flag(Flag.EMULATE):
+        return ALLOW
+    return {
+        reason: _PLAIN if response.flags & _EMULATE.flags else response
+        for reason, response in ALLOW.items()
+    }

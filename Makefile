@@ -1,0 +1,68 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+CPU    ?= vmx
+XEN    ?= 4.17
+
+STAMP    := $(VENV)/.ready
+NATIVE   := $(wildcard xenintro/xen/*.[ch] xenintro/sim/*.[ch] xenintro/sim/*.map) xenintro/xen/build_native.py
+FUZZ_SECONDS ?= 60
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv and build the native parts
+
+$(STAMP): pyproject.toml setup.py $(NATIVE) tools/setup.sh
+	@tools/setup.sh $(PYTHON) $(VENV)
+	@touch $@
+
+demo: $(STAMP) ## watch a simulated guest until Ctrl-C; needs no Xen
+	@$(BIN)/xenintro demo
+
+test: $(STAMP) ## pass every test, the lab's on a real Xen in an emulator included
+	@tools/test-packages.sh
+	@$(BIN)/python -m pytest -q
+
+check: $(STAMP) lint ## what every commit passes: lint, types, layers, fast tests
+	@$(BIN)/python -m pytest -q -m "not lab and not slow"
+
+lint: $(STAMP) ## ruff, mypy, import layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP) ## let ruff format and fix
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+fuzz: $(STAMP) ## fuzz the decoder for FUZZ_SECONDS (60)
+	@$(BIN)/python -m pip install -q atheris
+	@$(BIN)/python tests/fuzz/fuzz_decode.py -max_total_time=$(FUZZ_SECONDS)
+
+bench: $(STAMP) ## measure; ratios against references in the same run
+	@$(BIN)/python -m tests.bench
+
+wheel: $(STAMP) ## build the manylinux wheel and the pure one into dist/
+	@$(BIN)/python -m pip install -q '.[wheel]'
+	@$(BIN)/python tools/wheel.py
+	@$(BIN)/python tools/wheel.py --pure
+
+lab: wheel ## a shell in dom0 of a real Xen in an emulator (CPU=vmx|svm XEN=4.14|4.17|4.20)
+	@$(BIN)/python -m tests.lab.shell --cpu $(CPU) --xen $(XEN)
+
+test-lab: wheel ## the lab's tests, both emulators, Xen 4.17
+	@$(BIN)/python -m pytest -q tests/lab
+
+test-lab-all: wheel ## the lab's tests with Xen 4.14 and 4.20 too
+	@$(BIN)/python -m pytest -q tests/lab --all-releases
+
+clean: ## remove what was built
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find xenintro cli tests -name '*.so' -delete -o -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help setup demo test check lint format fuzz bench wheel lab test-lab test-lab-all clean

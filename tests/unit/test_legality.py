@@ -1,0 +1,96 @@
+"""Answers that Xen would ignore are refused, with the rule that forbids them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.slots import make_slot
+from xenintro.abi import Flag, interface
+from xenintro.codec import decode
+from xenintro.errors import IllegalResponseError
+from xenintro.legality import Machine, check
+from xenintro.response import Response, allow
+
+if TYPE_CHECKING:
+    from xenintro.events import Event
+
+CODES = {name: code for code, name in interface("vm_event-7").reasons.items()}
+INTEL = Machine(singlestep=True, altp2m=True, control_registers=True)
+AMD = Machine(singlestep=False)
+
+
+def event(
+    reason: str, abi: str = "vm_event-7", *, paused: bool = True, arch: str = "x86_64", **payload: int
+) -> Event:
+    layout = interface(abi, arch)
+    registers = {"rip": 0x1000} if arch == "x86_64" else {"pc": 0x1000}
+    raw = make_slot(layout, CODES[reason], payload=payload, registers=registers, paused=paused)
+    return decode(raw, layout)
+
+
+LEGAL = [
+    (event("write_ctrlreg", index=2), Response.deny(), INTEL),
+    (event("mov_to_msr"), Response.deny(), INTEL),
+    (event("write_ctrlreg", "vm_event-5", index=0), Response.deny(), AMD),
+    (event("mem_access"), Response.emulate(), AMD),
+    (event("mem_access"), Response.emulate(write=False), AMD),
+    (event("mem_access"), Response.emulate(read_data=b"abc"), AMD),
+    (event("software_breakpoint"), Response.emulate(insn_data=bytes(16)), AMD),
+    (event("software_breakpoint"), Response.reinjected(), AMD),
+    (event("descriptor_access"), Response.emulate(), AMD),
+    (event("cpuid"), Response.set_registers({"rax": 1, "rip": 0x1002}), AMD),
+    (event("guest_request"), Response.set_registers({"rax": 1, "rip": 0x1003}), AMD),
+    (event("privileged_call", arch="arm64"), Response.set_registers({"pc": 0x1004}), AMD),
+    (event("singlestep"), Response.toggle_singlestep(), INTEL),
+    (event("mem_access"), Response.fast_singlestep(0), INTEL),
+    (event("mem_access"), Response.plain().in_view(1), INTEL),
+    (event("write_ctrlreg"), Response.plain().with_flags(Flag.GET_NEXT_INTERRUPT), AMD),
+]
+
+ILLEGAL = [
+    (event("mem_access"), Response.deny(), INTEL, "only for mov_to_msr, write_ctrlreg"),
+    (event("write_ctrlreg", index=3), Response.deny(), INTEL, "XCR0"),
+    (event("write_ctrlreg", index=2), Response.deny(), AMD, "CONTROL_REGISTERS"),
+    (event("write_ctrlreg", paused=False), Response.deny(), INTEL, "asynchronous"),
+    (event("write_ctrlreg"), Response.emulate(), INTEL, "only for"),
+    (event("software_breakpoint"), Response.emulate(), INTEL, "instruction bytes"),
+    (event("software_breakpoint"), Response.emulate(insn_data=bytes(3)), INTEL, "16 bytes"),
+    (event("software_breakpoint", "vm_event-1"), Response.emulate(insn_data=bytes(16)), INTEL, "has no"),
+    (event("mem_access"), Response.set_registers({"cr3": 1}), INTEL, "takes no cr3"),
+    (event("cpuid"), Response.set_registers({"rax": 1}), INTEL, "for ever"),
+    (event("privileged_call", arch="arm64"), Response.emulate(), INTEL, "no effect on arm64"),
+    (event("singlestep"), Response.toggle_singlestep(), AMD, "monitor trap flag"),
+    (event("mem_access"), Response.plain().in_view(1), AMD, "altp2m"),
+    (event("mem_access", "vm_event-5"), Response.fast_singlestep(0), INTEL, "has no response flag"),
+    (
+        event("mem_access"),
+        Response.set_registers({"rip": 1}).with_flags(Flag.EMULATE | Flag.SET_EMUL_READ_DATA),
+        INTEL,
+        "shares its place",
+    ),
+    (event("guest_request"), Response.reinjected(), INTEL, "carry a trap"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("event", "response", "machine"), LEGAL)
+def test_legal(event: Event, response: Response, machine: Machine) -> None:
+    check(event, response, machine)
+
+
+@pytest.mark.parametrize(("event", "response", "machine", "rule"), ILLEGAL)
+def test_refused(event: Event, response: Response, machine: Machine, rule: str) -> None:
+    with pytest.raises(IllegalResponseError) as refusal:
+        check(event, response, machine)
+    assert rule in refusal.value.why
+    assert refusal.value.exit_code == 8
+
+
+@pytest.mark.parametrize("reason", sorted(set(CODES) - {"unknown", "privileged_call"}))
+@pytest.mark.parametrize("abi", [f"vm_event-{version}" for version in range(1, 8)])
+def test_what_allow_sends_is_always_legal(reason: str, abi: str) -> None:
+    if reason not in interface(abi).reasons.values():
+        return
+    happening = event(reason, abi, **({"insn_length": 2} if reason == "cpuid" else {}))
+    check(happening, allow(happening), INTEL)
