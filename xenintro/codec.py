@@ -91,19 +91,13 @@ def encode(event: Event, response: Response) -> bytes:
     Raises:
         DamagedInputError: emulation data does not fit the slot.
     """
-    interface = event.interface
-    raw = event.raw
     if type(event) is UnknownEvent:
-        return acknowledge(raw, interface)
-    out = _acknowledger(interface)(raw)
-    offset, size = interface.payload
-    out[offset : offset + size] = raw[offset : offset + size]
-    if response.flags:
-        field = interface.header["flags"]
-        wire = interface.flags_to_wire(response.flags) | (event.flags & VCPU_PAUSED)
-        _STRUCTS[field.code].pack_into(out, field.offset, wire)
-        if response.flags & _WITH_DATA:
-            _put_data(out, event, response, interface)
+        return acknowledge(event.raw, event.interface)
+    plain = _encoder(event.interface)(event, response.flags)
+    if not response.flags & _WITH_DATA:
+        return plain
+    out = bytearray(plain)
+    _put_data(out, event, response, event.interface)
     return bytes(out)
 
 
@@ -152,6 +146,31 @@ def _acknowledger(interface: Interface) -> Callable[[bytes], bytearray]:
             out[field.offset : field.offset + field.size] = raw[field.offset : field.offset + field.size]
         out[flags.offset] = raw[flags.offset] & VCPU_PAUSED
         return out
+
+    return mem_event
+
+
+@cache
+def _encoder(interface: Interface) -> Callable[[Event, int], bytes]:
+    """Makes a response of an event and response flags: header and echoed payload, all else zero."""
+    start, size = interface.payload
+    end = start + size
+    if interface.family == "vm_event":
+        layout = struct.Struct(f"<IIII{start - 16}x{size}s{interface.slot_size - end}x")
+        pack = layout.pack
+        return lambda event, flags: pack(
+            *(event.version, event.flags & VCPU_PAUSED | flags, event.reason_code, event.vcpu_id),
+            event.raw[start:end],
+        )
+    field = interface.header["flags"]
+    acknowledged = _acknowledger(interface)
+
+    def mem_event(event: Event, flags: int) -> bytes:
+        out = acknowledged(event.raw)
+        out[start:end] = event.raw[start:end]
+        wire = interface.flags_to_wire(flags) | (event.flags & VCPU_PAUSED)
+        _STRUCTS[field.code].pack_into(out, field.offset, wire)
+        return bytes(out)
 
     return mem_event
 
