@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from xenintro.session import Summary
 
 
-def summary_lines(summary: Summary, *, name: str, nr_vcpus: int, style: Style) -> list[str]:
+def summary_lines(summary: Summary, *, name: str, nr_vcpus: int, unanswered: int, style: Style) -> list[str]:
     """The summary block.
 
     Args:
         summary: of the session.
         name: the domain as people call it.
         nr_vcpus: its vCPUs, for the share of guest time.
+        unanswered: requests without an answer when the ring was given up.
         style: of the stream it goes to.
     """
 
@@ -28,7 +29,8 @@ def summary_lines(summary: Summary, *, name: str, nr_vcpus: int, style: Style) -
     seconds = summary.duration_ns / 1e9
     events = _grouped(summary.events)
     rate = _grouped(round(summary.events / seconds)) if seconds else "0"
-    lines = ["", f"{name}  {duration(summary.duration_ns)}   {events} events   {rate}/s   0 unanswered"]
+    took = duration(summary.duration_ns)
+    lines = ["", f"{name}  {took}   {events} events   {rate}/s   {unanswered} unanswered"]
     if not summary.events:
         return lines
     lines += ["", f"  {'event':<20}{'count':>10}  {'pause p50':>10}{'p99':>10}{'max':>10}"]

@@ -125,7 +125,11 @@ class _Talk:
             took = format_ns(monotonic_ns() - self._stopping_ns).replace("µ", self._style.micro)
             self._say(f"stopped: traps off, all answered, domain released ({took})")
         lines = summary_lines(
-            session.summary, name=_called(monitor), nr_vcpus=monitor.info.nr_vcpus, style=self._style
+            session.summary,
+            name=_called(monitor),
+            nr_vcpus=monitor.info.nr_vcpus,
+            unanswered=monitor.unanswered,
+            style=self._style,
         )
         for line in lines:
             self._say(line)

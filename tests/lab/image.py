@@ -17,14 +17,19 @@ _LIB = "usr/lib/x86_64-linux-gnu"
 
 _TOOLS = "xl xenstored xenconsoled xen-init-dom0 xen-access xen-hvmctx".split()
 _STORE = "xenstore-read xenstore-write xenstore-ls xenstore-list".split()
+_PROGRAMS = "bin/busybox bin/python3.11 sbin/ldconfig".split()
 _MODULES = "xen-privcmd xen-evtchn xen-gntdev xen-gntalloc xenfs".split()
+
+_OPENED = "libxen*.so.* libgcc_s.so.1 libpthread.so.0 libdl.so.2 librt.so.1 libm.so.6".split()
 
 #: Parts of Python's library that nothing in dom0 imports; each second of unpacking counts in Bochs.
 _UNUSED = """
 __pycache__ config-3.11-x86_64-linux-gnu ctypes/test distutils ensurepip idlelib lib2to3 pydoc_data
 sqlite3 test tkinter turtle.py turtledemo unittest venv wsgiref xmlrpc
 """.split()
-_UNUSED_MODULES = "_codecs_* _test* _sqlite3* _crypt* _curses* _dbm* _gdbm* _tkinter* audioop* nis* ossaudiodev*"
+_UNUSED_MODULES = """
+_codecs_* _test* _sqlite3* _crypt* _curses* _dbm* _gdbm* _tkinter* audioop* nis* ossaudiodev*
+""".split()
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,12 @@ class Image:
     root: Path  #: the unpacked packages, for those who want to run dom0's Python on the host
 
 
-def _layers(release: Release, into: Path) -> None:
-    """Unpack Xen's tools and Python with all they need."""
-    wanted = {"bookworm": ["busybox-static", "python3-minimal", "libpython3.11-stdlib"]}
+def _packages(release: Release) -> dict[str, list[str]]:
+    """What to unpack from which suite, with all it needs: Xen's tools, and Python for ours."""
+    wanted = {"bookworm": ["busybox-static", "libc-bin", "python3-minimal", "libpython3.11-stdlib"]}
     xen = [f"xen-hypervisor-{release.version}-amd64", f"xen-utils-{release.version}"]
     wanted[release.suite] = [*wanted.get(release.suite, []), *xen, "xenstore-utils"]
-    for suite in release.layers:
-        debs.unpack(debs.download(suite, wanted[suite]), into)
+    return {suite: wanted[suite] for suite in release.layers}
 
 
 def _kernel(into: Path) -> None:
@@ -69,7 +73,7 @@ def _python(root: Path, into: Path) -> list[Path]:
         root / "usr/lib/python3.11",
         target,
         symlinks=True,
-        ignore=shutil.ignore_patterns(*_UNUSED, *_UNUSED_MODULES.split()),
+        ignore=shutil.ignore_patterns(*_UNUSED, *_UNUSED_MODULES),
     )
     compile_bytecode(root, target, sourceless=True)
     return list(target.rglob("*.so"))
@@ -99,10 +103,10 @@ def _populate(release: Release, root: Path, kernel: Path, into: Path) -> None:
     bindir = f"usr/lib/xen-{release.version}/bin"
     tools = [Path(bindir, name) for name in _TOOLS if (root / bindir / name).exists()]
     stores = [Path("usr/bin", name) for name in _STORE]
-    programs = [*tools, *stores, Path("usr/bin/busybox"), Path("usr/bin/python3.11")]
+    programs = [*tools, *stores, *(Path("usr", name) for name in _PROGRAMS)]
     extensions = _python(root, into)
-    # libxenctrl is opened at run time, so no program's headers name all that is needed of it.
-    opened = [*root.glob(f"{_LIB}/libxen*.so.*"), root / _LIB / "libgcc_s.so.1"]
+    # Opened at run time, or wanted by wheels only: no program's headers name these.
+    opened = [path for name in _OPENED for path in root.glob(f"{_LIB}/{name}")]
     needed = [root / program for program in programs] + extensions + opened
     loader = Path("usr/lib64/ld-linux-x86-64.so.2")
     libraries = {path.relative_to(root) for path in (elf.closure(root, needed) | set(opened))}
@@ -113,6 +117,9 @@ def _populate(release: Release, root: Path, kernel: Path, into: Path) -> None:
     (into / "usr/bin/python3").symlink_to("python3.11")
     (into / "usr/bin/sh").symlink_to("busybox")
     (into / "usr/lib/xen").symlink_to(f"xen-{release.version}")
+    shutil.copytree(root / "etc/ld.so.conf.d", into / "etc/ld.so.conf.d")
+    shutil.copy(root / "etc/ld.so.conf", into / "etc")
+    subprocess.run([root / "usr/sbin/ldconfig", "-r", into], check=True)
     shutil.copytree(kernel / "modules", into / "usr/lib/modules")
     for name in ("init", "agent"):
         shutil.copy(HERE / "dom0" / name, into / name)
@@ -133,9 +140,13 @@ def image(release: Release) -> Image:
     """Everything that boots this release's dom0, made once."""
     recipe = [HERE / "image.py", HERE / "releases.py", HERE / "dom0/init", HERE / "dom0/agent"]
     kernel = cache.built("kernel", cache.fingerprint(_MODULES), _kernel)
-    root = cache.built(
-        f"root-{release.version}", cache.fingerprint(release), lambda to: _layers(release, to)
-    )
+    packages = _packages(release)
+
+    def unpack(into: Path) -> None:
+        for suite, names in packages.items():
+            debs.unpack(debs.download(suite, names), into)
+
+    root = cache.built(f"root-{release.version}", cache.fingerprint(packages), unpack)
 
     def assemble(into: Path) -> None:
         tree = into / "tree"

@@ -36,7 +36,8 @@ def newest_wheel() -> Path:
     """The wheel that `make wheel` built last (`XENINTRO_WHEEL` names another)."""
     if named := os.environ.get("XENINTRO_WHEEL"):
         return Path(named)
-    wheels = sorted((REPOSITORY / "dist").glob("*.whl"), key=lambda path: path.stat().st_mtime)
+    # Of the two that `make wheel` builds, the one with the native part: without it nothing attaches.
+    wheels = sorted((REPOSITORY / "dist").glob("*x86_64.whl"), key=lambda path: path.stat().st_mtime)
     if not wheels:
         raise cache.LabUnavailable("no wheel in dist/ (run: make wheel)")
     return wheels[-1]

@@ -22,14 +22,57 @@ from tests.lab.releases import DEFAULT, RELEASES
 
 @dataclass(frozen=True)
 class Result:
-    """How a script in dom0 ended, and all it printed."""
+    """How something in dom0 ended, and what it printed (a script's stderr is in its output)."""
 
     status: int
     output: str
+    errors: str = ""
 
 
 class ScriptFailed(AssertionError):
     """A script in dom0 ended with another status than 0."""
+
+
+#: start-stop-daemon, because a shell's own background jobs ignore SIGINT.
+_JOB = """\
+mkdir -p {home}
+cat > {home}/script <<'END_OF_JOB'
+cd /root
+sh -c 'echo $$ > {home}/pid; exec {command}' > {home}/out 2> {home}/err < /dev/null
+echo $? > {home}/status
+END_OF_JOB
+start-stop-daemon -S -b -p {home}/daemon -a /bin/sh -- {home}/script
+"""
+
+
+class Job:
+    """A command that runs in dom0 beside the others."""
+
+    def __init__(self, rig: Rig, name: str, command: str) -> None:
+        self._rig, self._home = rig, f"/tmp/jobs/{name}"
+        rig.run(_JOB.format(home=self._home, command=command))
+
+    def wait(self, condition: str, timeout: int = 60) -> None:
+        """Wait until a shell condition holds in the job's directory, or the job has ended."""
+        done = self._rig.run(
+            f"cd {self._home}; until {{ {condition}; }} || [ -s status ]; do usleep 20000; done",
+            timeout, check=False,
+        )  # fmt: skip
+        if done.status:
+            raise TimeoutError(f"{condition}: never\n{self.result()}")
+
+    def finish(self, signal: str | None = "INT", timeout: int = 60) -> Result:
+        """Send a signal (or none: the job ends by itself) and give back how it ended."""
+        if signal:
+            self._rig.run(f"cd {self._home}; [ -s status ] || kill -{signal} $(cat pid)")
+        self.wait("false", timeout)
+        return self.result()
+
+    def result(self) -> Result:
+        """What the job has printed so far, and its status (-1 while it runs)."""
+        show = self._rig.run(f"cd {self._home}; cat status 2>/dev/null || echo -1")
+        out, err = (self._rig.run(f"cat {self._home}/{name}").output for name in ("out", "err"))
+        return Result(int(show.output), out, err)
 
 
 class Console:
@@ -127,6 +170,10 @@ class Rig:
         if check and result.status:
             raise ScriptFailed(f"status {result.status} from:\n{script}\n{text}")
         return result
+
+    def start(self, command: str) -> Job:
+        """Start a command (without single quotes) that runs on beside what comes next."""
+        return Job(self, str(next(self._ids)), command)
 
     def _answer(self, ident: str, timeout: float) -> tuple[str, str]:
         """Status and output of the request with this id."""

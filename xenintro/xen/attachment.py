@@ -31,6 +31,7 @@ class Attachment:
     Attributes:
         info: the domain as it was when attached.
         ring: the monitor's end of the ring, initialised before anything can trap.
+        unanswered: requests that had no answer when the ring was given up; zero unless a step failed.
 
     Raises:
         DomainBusyError: another agent holds the ring, or died holding it.
@@ -46,6 +47,7 @@ class Attachment:
         self._enabled = False
         self._channel: EventChannel | None = None
         self._put = 0
+        self.unanswered = 0
         self.pause()
         try:
             self._address, remote_port = xc.monitor_enable(info.domid)
@@ -104,8 +106,8 @@ class Attachment:
         self.flush()
         return answered
 
-    def check(self) -> None:
-        """Make sure that the domain still lives.
+    def check(self) -> DomainInfo:
+        """The domain as it is now.
 
         Raises:
             DomainGoneError: destroyed, replaced by another, crashed or shut down.
@@ -124,6 +126,7 @@ class Attachment:
             reason = info.shutdown_reason or 0
             what = _SHUTDOWN_REASONS[reason] if reason < len(_SHUTDOWN_REASONS) else "shut down"
             raise DomainGoneError(f"{name} {what}", why=f"its shutdown reason is {reason}")
+        return info
 
     def release(self) -> list[Exception]:
         """Give everything back, in order; every step is tried. Returns what failed."""
@@ -134,6 +137,7 @@ class Attachment:
 
     def _disable(self) -> None:
         if self._enabled:
+            self.unanswered = self.ring.pending() + self.ring.unanswered
             self._xc.monitor_disable(self._domid)
             self._enabled = False
 
@@ -152,7 +156,7 @@ class Attachment:
             self.unpause()
 
 
-def tried(step: Callable[[], None], failures: list[Exception]) -> bool:
+def tried(step: Callable[[], object], failures: list[Exception]) -> bool:
     """Run a step of a teardown, where every step is tried; whether it succeeded, else its error is kept."""
     try:
         step()

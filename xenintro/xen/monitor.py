@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from xenintro import legality
 from xenintro.abi import CAPABILITIES, Interface, interface_of_version
 from xenintro.abi.constants import NO_ERROR_CODE, TRAP_DEBUG, TRAP_INT3
-from xenintro.errors import NotSupportedError, ReleaseError, XenCallError
+from xenintro.errors import NotSupportedError, ReleaseError, XenCallError, XenintroError
 from xenintro.events import DebugException, SoftwareBreakpoint
 from xenintro.legality import Machine
 from xenintro.source import Request
@@ -52,6 +52,7 @@ class Monitor:
     Attributes:
         info: the domain as it was when attached.
         interface: the layout of its ring.
+        unanswered: requests without an answer after `detach`; zero unless a step failed.
 
     Raises:
         NoSuchDomainError, DomainBusyError, NotSupportedError: nothing was changed then.
@@ -71,6 +72,7 @@ class Monitor:
         self._steps_from_start = needs_steps(traps)
         self._stepping = Stepping(traps, self._set_access, can_step=can_step)
         self._armed: list[Trap] = []
+        self.unanswered = 0
         self._next_check = 0.0
         self._attachment: Attachment | None = None
 
@@ -146,13 +148,20 @@ class Monitor:
         if attachment is None:
             return []
         failures: list[Exception] = []
-        # A domain that died (its own error, said before) has nothing to restore, only a ring to let go.
-        if tried(attachment.check, []):
+        try:
+            info = attachment.check()
+        except XenintroError as error:
+            # A domain that died has nothing to restore, only a ring to let go.
+            _log.info("while releasing: %s", error)
+        else:
             for trap in reversed(self._armed):
                 tried(partial(arming.switch, self._xc, self._domid, trap, on=False), failures)
-            for step in (attachment.pause, self._stop_stepping, partial(self._settle, attachment)):
+            settle = attachment.drain if info.paused else partial(self._settle, attachment)
+            for step in (attachment.pause, self._stop_stepping, settle):
                 tried(step, failures)
-        return failures + attachment.release()
+        failures += attachment.release()
+        self.unanswered = attachment.unanswered
+        return failures
 
     def _settle(self, attachment: Attachment) -> None:
         """Answer until nothing is left, letting the vCPUs apply answers that only act when they run.

@@ -23,7 +23,7 @@ _start:
     movl $PML4_A, %eax
     movl %eax, %cr3
     movl $0xc0000080, %ecx              /* EFER */
-    movl $(R_EFER & ~0x400), %eax       /* LMA is the CPU's to set */
+    movl $(R_MSR_EFER & ~0x400), %eax       /* LMA is the CPU's to set */
     xorl %edx, %edx
     wrmsr
     movl $CR0_BOOT, %eax
@@ -208,7 +208,7 @@ second:                                 /* struct vcpu_hvm_context, VCPU_HVM_MOD
     .long 1, 0
     .quad 0, 0, 0, 0                    /* rax rcx rdx rbx */
     .quad STACKS + 0x2000, 0, 0, 0      /* rsp rbp rsi rdi */
-    .quad ap_entry, 2, CR0_BOOT, PML4_A, CR4_BOOT, R_EFER
+    .quad ap_entry, 2, CR0_BOOT, PML4_A, CR4_BOOT, R_MSR_EFER
 
 cmdline: .quad 0
 start_info: .long 0

@@ -36,7 +36,7 @@ REGISTERS = {
     "r8": 0x0808_A5A5_5A5A_0808, "r9": 0x0909_A5A5_5A5A_0909, "r10": 0x1010_A5A5_5A5A_1010,
     "r11": 0x1111_A5A5_5A5A_1111, "r12": 0x1212_A5A5_5A5A_1212, "r13": 0x1313_A5A5_5A5A_1313,
     "r14": 0x1414_A5A5_5A5A_1414, "r15": 0x1515_A5A5_5A5A_1500,
-    "rflags": 0xCD7, "cr2": 0xFFFF_8000_0BAD_0BAD, "dr7": 0x408, "efer": 0xD01,
+    "rflags": 0xCD7, "cr2": 0xFFFF_8000_0BAD_0BAD, "dr7": 0x408, "msr_efer": 0xD01,
     "sysenter_cs": 0x5C5C, "sysenter_esp": 0xFFFF_8000_0E5E_0E50,
     "sysenter_eip": 0xFFFF_8000_0E1E_0E10, "msr_star": 0x0023_0010_0000_0000,
     "msr_lstar": 0xFFFF_8000_0157_A000, "fs_base": 0xFFFF_8000_0F50_0F50,
