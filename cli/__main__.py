@@ -71,7 +71,8 @@ class Group(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "XENINTRO"},
 )
 @click.version_option(package_name="xenintro", message="xenintro %(version)s")
-def cli() -> None:
+@click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
+def cli(debug: bool) -> None:
     """Watch a Xen guest from the outside.
 
     Every event is answered, and the guest runs on whatever happens to this program's policy, output or user.
@@ -99,6 +100,17 @@ def run(args: list[str]) -> int:
         # Whoever read our output has seen enough. What is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if "--debug" in args:
+            raise
+        _show(
+            XenintroError(
+                f"unexpected {type(error).__name__}: {error}",
+                why="this is a bug in xenintro; a domain that was watched has been released",
+                hint="for the traceback: xenintro --debug ...",
+            )
+        )
+        return XenintroError.exit_code
     return code if isinstance(code, int) else 0
 
 
