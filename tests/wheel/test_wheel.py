@@ -104,7 +104,7 @@ def test_it_runs(kind: str, request: pytest.FixtureRequest) -> None:
 def test_native_wheel_is_for_every_python_and_old_libcs(native: Installed) -> None:
     tag = re.search(r"-cp311-abi3-[\w.]*manylinux_2_(\d+)_\w+\.whl$", native.wheel.name)
     assert tag, native.wheel.name
-    assert int(tag[1]) <= 34
+    assert int(tag[1]) <= 36  # the libc of Debian 12, the oldest dom0 with a Python 3.11
 
 
 def test_native_files_know_nothing_of_the_machine(native: Installed) -> None:
