@@ -81,7 +81,7 @@ _NO_DEVICE = Meaning(
 _NO_PERMISSION = Meaning(
     NoXenError,
     "watching a guest needs root in the control domain ({errno} from {call})",
-    "try: sudo xenintro watch --domid ID      to work from a file instead: xenintro watch -r capture.pcapng",
+    "try: sudo xenintro watch --domid ID",
     what="{tried} (permission denied)",
 )
 
@@ -105,7 +105,7 @@ MEANINGS: tuple[tuple[str, dict[int, Meaning]], ...] = (
             codes.EBUSY: Meaning(
                 DomainBusyError,
                 "another vm_event agent is attached, or one died without releasing it ({errno} from {call})",
-                "see who:  xenintro doctor --domid {domid}        if nobody: xenintro rescue --domid {domid}",
+                "stop the other agent; if it died, only this frees the domain: xl destroy {domid}",
                 what="domain {domid} is busy",
             ),
             codes.ENODEV: _NO_RING_PAGE,

@@ -23,9 +23,7 @@ _LDCONFIG = re.compile(r"^\s+(libxenctrl\.so\.\d+\.\d+) \(libc6,(?:x86-64|AArch6
 #: layout, and a release installed beside another one).
 _PRIVATE_DIRECTORIES = ("usr/lib/xen-*/lib", "usr/lib/xen-*/lib/*", "usr/local/lib", "opt/xen/lib")
 
-_WITHOUT_XEN = (
-    "try: xenintro demo (a simulated guest)      or work from a file: xenintro watch -r capture.pcapng"
-)
+_WITHOUT_XEN = "try: xenintro demo (a simulated guest)"
 
 
 class Location(NamedTuple):

@@ -164,5 +164,5 @@ class Ring:
         return RingCorruptError(
             "the ring page is damaged: nothing was taken from it",
             why=f"req_prod {req_prod:#x} is not within {room} after req_cons {self.req_cons:#x}",
-            hint="let go of the domain and attach again: xenintro rescue --domid ID",
+            hint="detach and attach again; another agent may write to the same page",
         )
