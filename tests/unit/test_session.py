@@ -1,0 +1,163 @@
+"""The loop: one answer per request on every path, and only then anything else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.slots import make_slot
+from xenintro.abi import Interface, interface
+from xenintro.codec import acknowledge, decode
+from xenintro.errors import AlreadyAnsweredError, DomainGoneError, IllegalResponseError, XenCallError
+from xenintro.response import Response, allow
+from xenintro.session import Handled, Session
+from xenintro.source import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xenintro.events import Event
+
+V7 = interface("vm_event-7")
+CR3 = make_slot(V7, 4, payload={"index": 1}, paused=True)
+CPUID = make_slot(V7, 10, payload={"insn_length": 2}, paused=True)
+
+
+class Batches:
+    """A source that gives its batches one after the other, then says that the domain is gone."""
+
+    def __init__(self, *batches: list[bytes]) -> None:
+        self.interface: Interface = V7
+        self.batches = list(batches)
+        self.taken: list[bytes] = []
+        self.answers: list[bytes] = []
+        self.flushed = 0
+        self.prepare_fails_at: int | None = None
+
+    def wait(self, timeout: float) -> None:
+        if not self.batches:
+            raise DomainGoneError("no more")
+
+    def requests(self) -> Iterator[Request]:
+        for raw in self.batches.pop(0):
+            assert len(self.answers) == len(self.taken), "the one before was not answered"
+            self.taken.append(raw)
+            yield Request(raw, self)
+
+    def prepare(self, event: Event, response: Response | None) -> Response:
+        if self.prepare_fails_at == len(self.taken):
+            raise XenCallError("no", call="xc_set_mem_access", errno=12)
+        return allow(event) if response is None else response
+
+    def put(self, response: bytes) -> None:
+        self.answers.append(response)
+
+    def flush(self) -> None:
+        self.flushed = len(self.answers)
+
+
+def run_to_the_end(session: Session) -> None:
+    with pytest.raises(DomainGoneError):
+        session.run()
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([CR3, CPUID, bytes(400)]), max_size=8), max_size=5),
+    st.sets(st.integers(1, 20)),
+    st.one_of(st.none(), st.integers(1, 20)),
+)
+def test_one_answer(batches: list[list[bytes]], raising: set[int], prepare_fails_at: int | None) -> None:
+    source = Batches(*batches)
+    source.prepare_fails_at = prepare_fails_at
+
+    def decide(event: Event) -> Response | None:
+        if len(source.taken) in raising:
+            raise ZeroDivisionError
+        return None
+
+    session = Session(source, decide=decide)
+    with pytest.raises((DomainGoneError, XenCallError)):
+        session.run()
+    assert len(source.answers) == len(source.taken) == source.flushed
+    for raw, answer in zip(source.taken, source.answers, strict=True):
+        assert decode(answer, V7).vcpu_id == decode(raw, V7).vcpu_id
+
+
+def test_a_policy_that_raises_is_counted_and_the_event_allowed() -> None:
+    source = Batches([CPUID])
+
+    def decide(event: Event) -> Response:
+        raise IllegalResponseError("not legal")
+
+    session = Session(source, decide=decide)
+    run_to_the_end(session)
+    assert session.summary.policy_errors == 1
+    assert "set_registers" in decode(source.answers[0], V7).flag_names
+
+
+def test_a_failing_hypercall_still_answers() -> None:
+    source = Batches([CR3, CPUID, CR3])
+    source.prepare_fails_at = 2
+    with pytest.raises(XenCallError):
+        Session(source).run()
+    assert source.answers[1] == acknowledge(CPUID, V7)
+    assert source.flushed == 2
+
+
+def test_observers_see_what_was_wanted_after_the_answers() -> None:
+    source = Batches([CR3, CPUID], [CPUID])
+    seen: list[str] = []
+
+    def observe(batch: list[Handled]) -> None:
+        assert source.flushed == len(source.taken)
+        seen.extend(handled.event.reason for handled in batch)
+
+    session = Session(source, wanted=lambda event: event.reason == "cpuid", observers=[observe])
+    run_to_the_end(session)
+    assert seen == ["cpuid", "cpuid"]
+    assert session.summary.shown == 2
+    assert session.summary.events == 3
+
+
+def test_the_limit_counts_what_is_shown() -> None:
+    source = Batches([CR3, CPUID, CPUID], [CPUID])
+    session = Session(source, wanted=lambda event: event.reason == "cpuid", limit=1)
+    assert session.run().shown == 1
+    assert len(source.answers) == 3
+
+
+def test_an_observer_that_raises_ends_the_session_with_everything_answered() -> None:
+    source = Batches([CR3, CR3])
+
+    def observe(batch: list[Handled]) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        Session(source, observers=[observe]).run()
+    assert source.flushed == 2
+
+
+def test_duration_and_stop() -> None:
+    assert Session(Batches([CR3]), duration=0).run().events == 0
+    session = Session(Batches([CR3]))
+    session.stop()
+    assert session.run().events == 0
+
+
+def test_asynchronous_events_pause_nobody() -> None:
+    session = Session(Batches([make_slot(V7, 4)]))
+    run_to_the_end(session)
+    assert session.summary.pauses["write_ctrlreg"].count == 1
+    assert session.summary.paused_ns == 0
+
+
+def test_a_second_answer_is_refused() -> None:
+    source = Batches()
+    with Request(CR3, source) as request:
+        request.answer(acknowledge(CR3, V7))
+        with pytest.raises(AlreadyAnsweredError):
+            request.answer(acknowledge(CR3, V7))
+    assert len(source.answers) == 1

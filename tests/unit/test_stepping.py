@@ -1,0 +1,96 @@
+"""Pages open for one step, toggles that stay in balance, interrupts asked for again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.slots import make_slot
+from xenintro.abi import Flag, interface
+from xenintro.codec import decode
+from xenintro.traps import parse_traps
+from xenintro.xen.stepping import Stepping
+
+if TYPE_CHECKING:
+    from xenintro.events import Event
+
+V7 = interface("vm_event-7")
+
+
+def event(reason: int, vcpu_id: int = 0, **payload: int) -> Event:
+    return decode(make_slot(V7, reason, vcpu_id=vcpu_id, payload=payload, paused=True), V7)
+
+
+def access(gfn: int, vcpu_id: int = 0) -> Event:
+    return event(1, vcpu_id, gfn=gfn, flags=2)
+
+
+def step(vcpu_id: int = 0) -> Event:
+    return event(7, vcpu_id)
+
+
+class Guest:
+    def __init__(self, traps: str) -> None:
+        self.pages: dict[int, str] = {}
+        self.steps = Stepping(parse_traps(traps), self.pages.__setitem__, can_step=True)
+
+    def flags(self, event: Event) -> int:
+        return self.steps.allow(event).flags
+
+
+def test_without_step_an_access_is_emulated_and_no_page_touched() -> None:
+    guest = Guest("mem:w@0x10")
+    assert guest.flags(access(0x10)) == Flag.EMULATE
+    assert guest.pages == {}
+    assert not guest.steps.used
+
+
+def test_a_page_is_open_for_one_step() -> None:
+    guest = Guest("mem:w@0x10:step")
+    assert guest.flags(access(0x10)) == Flag.TOGGLE_SINGLESTEP
+    assert guest.pages == {0x10: "rwx"}
+    assert guest.flags(step()) == Flag.TOGGLE_SINGLESTEP
+    assert guest.pages == {0x10: "rx"}
+    assert guest.steps.used
+
+
+def test_an_instruction_on_two_pages_toggles_once() -> None:
+    guest = Guest("mem:w@0x10-0x11:step")
+    assert guest.flags(access(0x10)) == Flag.TOGGLE_SINGLESTEP
+    assert guest.flags(access(0x11)) == 0
+    assert guest.flags(step()) == Flag.TOGGLE_SINGLESTEP
+    assert guest.pages == {0x10: "rx", 0x11: "rx"}
+
+
+def test_a_page_stays_open_while_another_vcpu_steps_on_it() -> None:
+    guest = Guest("mem:w@0x10:step")
+    guest.flags(access(0x10, 0))
+    guest.flags(access(0x10, 1))
+    guest.flags(step(0))
+    assert guest.pages == {0x10: "rwx"}
+    guest.flags(step(1))
+    assert guest.pages == {0x10: "rx"}
+
+
+def test_a_vcpu_that_steps_anyway_is_never_toggled() -> None:
+    guest = Guest("mem:w@0x10:step,singlestep")
+    assert guest.flags(step()) == 0
+    assert guest.flags(access(0x10)) == 0
+    assert guest.flags(step()) == 0
+    assert guest.pages == {0x10: "rx"}
+
+
+def test_what_cannot_be_emulated_is_stepped_over() -> None:
+    guest = Guest("mem:w@0x10")
+    guest.flags(access(0x10))
+    assert guest.flags(event(14)) == Flag.TOGGLE_SINGLESTEP
+    assert guest.pages == {0x10: "rwx"}
+    guest.flags(step())
+    assert guest.pages == {0x10: "rx"}
+
+
+def test_every_answer_asks_for_the_next_interrupt() -> None:
+    guest = Guest("interrupt,cr3")
+    assert guest.flags(event(4)) == Flag.GET_NEXT_INTERRUPT
+    assert guest.flags(event(12)) == Flag.GET_NEXT_INTERRUPT
+    asynchronous = decode(make_slot(V7, 4), V7)
+    assert guest.flags(asynchronous) == 0
