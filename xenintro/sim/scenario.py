@@ -1,0 +1,99 @@
+"""What the guest does: a TOML file, one that comes with xenintro or one's own."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xenintro.errors import UsageError
+from xenintro.sim.program import ENCODING
+
+_KEYS = {"description", "pace", "rounds", "op"}
+_NOT_AN_OPERATION = {"jmp", "loop", "hlt"}
+
+
+class Scenario(NamedTuple):
+    """A guest's program.
+
+    Attributes:
+        name: of the scenario.
+        description: one line.
+        pace: instructions a second and vCPU while somebody watches; 0 for as fast as it can.
+        rounds: how often the operations run before the guest sleeps; 0 for ever.
+        ops: what it does, in order: ``do``, ``times`` and the operation's operands.
+    """
+
+    name: str
+    description: str
+    pace: int
+    rounds: int
+    ops: list[dict[str, Any]]
+
+
+def names() -> list[str]:
+    """The scenarios that come with xenintro."""
+    folder = resources.files("xenintro.sim") / "scenarios"
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+def load(name: str) -> Scenario:
+    """A scenario by name, or from a file.
+
+    Raises:
+        UsageError: no such scenario, or the file makes no sense.
+    """
+    text = _read(name)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"cannot read scenario {name}", why=str(error)) from error
+    unknown = sorted(table.keys() - _KEYS)
+    if unknown:
+        raise UsageError(
+            f"scenario {name}: unknown key {unknown[0]!r}", why=f"known: {', '.join(sorted(_KEYS))}"
+        )
+    ops = table.get("op", [])
+    for op in ops:
+        _check(name, op)
+    return Scenario(
+        Path(name).stem,
+        str(table.get("description", "")),
+        int(table.get("pace", 0)),
+        int(table.get("rounds", 0)),
+        ops,
+    )
+
+
+def _read(name: str) -> str:
+    known = names()
+    if name in known:
+        return (resources.files("xenintro.sim") / "scenarios" / f"{name}.toml").read_text("utf-8")
+    try:
+        return Path(name).read_text("utf-8")
+    except OSError as error:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean: --scenario {close[0]}" if close else ""
+        raise UsageError(
+            f"no scenario {name!r}",
+            why=f"there are {', '.join(known)}; or name a file",
+            hint=hint,
+        ) from error
+
+
+def _check(name: str, op: dict[str, Any]) -> None:
+    kind = op.get("do")
+    known = sorted(ENCODING.keys() - _NOT_AN_OPERATION)
+    if kind not in known:
+        close = difflib.get_close_matches(str(kind), known, 1)
+        raise UsageError(
+            f"scenario {name}: unknown operation {kind!r}",
+            why=f"known: {', '.join(known)}",
+            hint=f"did you mean {close[0]!r}?" if close else "",
+        )
