@@ -48,7 +48,7 @@ bench: $(STAMP) ## measure; ratios against references in the same run
 	@$(BIN)/python -m tests.bench
 
 wheel: $(STAMP) ## build the manylinux wheel and the pure one into dist/
-	@$(BIN)/python -m pip install -q '.[wheel]'
+	@$(BIN)/python -m pip install -q -e '.[wheel]'
 	@$(BIN)/python tools/wheel.py
 	@$(BIN)/python tools/wheel.py --pure
 

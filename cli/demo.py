@@ -7,7 +7,7 @@ from xenintro_cli import options
 from xenintro_cli.watch import watch
 
 #: Something of every kind that the simulated guest does.
-EVENTS = "mem:wx@0x100-0x1ff,cr0,cr3,cr4,msr:lstar,msr:efer,cpuid,int3,guest-request"
+EVENTS = "mem:rwx@0x400-0x2fff,cr0,cr3,cr4,msr:lstar,cpuid,int3,debug,desc,guest-request,interrupt"
 
 
 @click.command(name="demo")

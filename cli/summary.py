@@ -41,7 +41,7 @@ def summary_lines(summary: Summary, *, name: str, nr_vcpus: int, unanswered: int
         lines.append(f"  {style.event(f'{reason:<20}', reason)}{_grouped(pauses.count):>10}  {cells}")
     guest_ns = summary.duration_ns * nr_vcpus
     lines.append(
-        f"  guest paused {duration(summary.paused_ns)} of {guest_ns / 1e9:.1f} vCPU-seconds"
+        f"  guest paused {duration(summary.paused_ns)} of {duration(guest_ns)} of vCPU time"
         f" ({100 * summary.paused_ns / guest_ns:.1f} %)"
     )
     if summary.policy_errors:

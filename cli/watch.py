@@ -97,8 +97,10 @@ def watch(
             try:
                 with monitor:
                     talk.started(monitor, xc.version(), events)
-                    session.run()
-                    talk.stopping()
+                    try:
+                        session.run()
+                    finally:
+                        talk.stopping()
             finally:
                 talk.ended(session, monitor)
 
@@ -121,7 +123,7 @@ class _Talk:
         self._stopping_ns = monotonic_ns()
 
     def ended(self, session: Session, monitor: Monitor) -> None:
-        if self._stopping_ns is not None:
+        if self._stopping_ns is not None and not monitor.failures:
             took = format_ns(monotonic_ns() - self._stopping_ns).replace("µ", self._style.micro)
             self._say(f"stopped: traps off, all answered, domain released ({took})")
         lines = summary_lines(

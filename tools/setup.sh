@@ -23,4 +23,4 @@ fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 mkdir -p build/path && ln -sfn ../../cli build/path/xenintro_cli
 echo "building xenintro into $venv" >&2
-"$venv/bin/python" -m pip install -q --disable-pip-version-check -e '.[test,lint]'
+"$venv/bin/python" -m pip install -q --disable-pip-version-check -e '.[test,lint,wheel]'

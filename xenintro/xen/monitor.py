@@ -36,7 +36,8 @@ _log = logging.getLogger(__name__)
 _CHECK_EVERY = 0.5
 #: How long vCPUs get to apply what they were answered with before the ring goes away.
 _SETTLE_SECONDS = 0.5
-_RUN_SECONDS = 0.001
+_RUN_AT_MOST = 0.02
+_RUN_STEP = 0.001
 #: Type of INT3 for xc_hvm_inject_trap where the event does not say (before Xen 4.8).
 _SW_EXCEPTION = 6
 
@@ -52,6 +53,7 @@ class Monitor:
     Attributes:
         info: the domain as it was when attached.
         interface: the layout of its ring.
+        failures: what went wrong in `detach`.
         unanswered: requests without an answer after `detach`; zero unless a step failed.
 
     Raises:
@@ -72,6 +74,7 @@ class Monitor:
         self._steps_from_start = needs_steps(traps)
         self._stepping = Stepping(traps, self._set_access, can_step=can_step)
         self._armed: list[Trap] = []
+        self.failures: list[Exception] = []
         self.unanswered = 0
         self._next_check = 0.0
         self._attachment: Attachment | None = None
@@ -95,8 +98,7 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failures = self.detach()
-        if failures:
+        if failures := self.detach():
             name = self.info.name or "the domain"
             raise ReleaseError(
                 f"could not release {name} (domid {self._domid}) cleanly",
@@ -147,7 +149,7 @@ class Monitor:
         attachment, self._attachment = self._attachment, None
         if attachment is None:
             return []
-        failures: list[Exception] = []
+        failures = self.failures
         try:
             info = attachment.check()
         except XenintroError as error:
@@ -180,13 +182,17 @@ class Monitor:
     def _let_run(self, attachment: Attachment) -> bool:
         """Let the domain run for a moment; whether every vCPU ran or has nothing to do."""
         before = self._vcpu_times()
+        limit = monotonic() + _RUN_AT_MOST
         attachment.unpause()
         try:
-            sleep(_RUN_SECONDS)
-            after = self._vcpu_times()
+            while True:
+                sleep(_RUN_STEP)
+                after = self._vcpu_times().items()
+                ran = all(blocked or time > before[vcpu_id][0] for vcpu_id, (time, blocked) in after)
+                if ran or monotonic() >= limit:
+                    return ran
         finally:
             attachment.pause()
-        return all(blocked or time > before[vcpu_id][0] for vcpu_id, (time, blocked) in after.items())
 
     def _vcpu_times(self) -> dict[int, tuple[int, bool]]:
         times = {}
