@@ -52,9 +52,7 @@ ARGUMENTS: dict[str, dict[Release, str]] = {
         (4, 5): "dom vcpu:32 vector:32 type:32 error_code:32 insn_len:32 cr2:64",
         (4, 9): "dom vcpu:32 vector:8 type:8 error_code:32 insn_len:8 cr2:64",
     },
-    "xendevicemodel_inject_event": {
-        (4, 9): "dom vcpu:32 vector:8 type:8 error_code:32 insn_len:8 cr2:64"
-    },
+    "xendevicemodel_inject_event": {(4, 9): "dom vcpu:32 vector:8 type:8 error_code:32 insn_len:8 cr2:64"},
     "xc_monitor_enable": {(4, 6): "dom"},
     "xc_monitor_disable": {(4, 6): "dom"},
     "xc_monitor_resume": {(4, 6): "dom"},

@@ -23,9 +23,19 @@ _NS_PER_INSTRUCTION = 1000
 _DOMCTL = 36
 #: XEN_DOMCTL_INTERFACE_VERSION by first release (4.10 is the value of its last point releases).
 _DOMCTL_VERSION = {
-    **{(4, 6): 0xB, (4, 8): 0xC, (4, 9): 0xD, (4, 10): 0xF, (4, 11): 0x10, (4, 12): 0x11},
-    **{(4, 13): 0x12, (4, 15): 0x13, (4, 16): 0x14, (4, 17): 0x15, (4, 18): 0x16},
-    **{(4, 19): 0x17, (4, 22): 0x18},
+    (4, 6): 0xB,
+    (4, 8): 0xC,
+    (4, 9): 0xD,
+    (4, 10): 0xF,
+    (4, 11): 0x10,
+    (4, 12): 0x11,
+    (4, 13): 0x12,
+    (4, 15): 0x13,
+    (4, 16): 0x14,
+    (4, 17): 0x15,
+    (4, 18): 0x16,
+    (4, 19): 0x17,
+    (4, 22): 0x18,
 }
 _DOMCTL_MONITOR_OP = 77
 _OP_CONTROL_REGISTERS = 4
@@ -134,7 +144,7 @@ def _flags(domain: Domain) -> int:
 
 
 def _info(client: Client, domain: Domain) -> bytes:
-    """struct xen_domctl_getdomaininfo; its head is the same in every release."""
+    """Struct xen_domctl_getdomaininfo; its head is the same in every release."""
     release = client.machine.release
     size = 96 if release <= (4, 9) else 104 if release <= (4, 15) else 112
     hap = 0x200 if release == (4, 8) else 0x100

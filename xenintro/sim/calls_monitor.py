@@ -28,7 +28,7 @@ _CTRLREGS_MOST = 31  # write_ctrlreg_mask's size; 4.18 and later check against t
 
 @handles("xc_monitor_enable")
 def _enable(client: Client, domain: Domain) -> wire.Result:
-    """libxc's whole sequence: pause, parameter, page, domctl, page out of the physmap, unpause."""
+    """Libxc's whole sequence: pause, parameter, page, domctl, page out of the physmap, unpause."""
     machine = client.machine
     if domain.domid == 0:
         raise refuse(errno.EINVAL)
@@ -139,9 +139,7 @@ def _each_rep(client: Client, domain: Domain, enable: int) -> int:
 
 
 @handles("xc_monitor_write_ctrlreg")
-def _write_ctrlreg(
-    client: Client, domain: Domain, index: int, enable: int, sync: int, *more: int
-) -> int:
+def _write_ctrlreg(client: Client, domain: Domain, index: int, enable: int, sync: int, *more: int) -> int:
     _check(client, domain, "write_ctrlreg")
     bitmask, onchangeonly = more if len(more) == 2 else (0, more[0])
     if index > _CTRLREGS_MOST:

@@ -40,8 +40,9 @@ def condition(machine: Machine, order: dict[str, Any]) -> Condition:
         return lambda: _domain(machine, order).ring is not None
     if what == "broken":
         return lambda: any(entry["rule"] == order["rule"] for entry in machine.rules.entries())
-    counter = {"answered": lambda: machine.answered, "events": lambda: machine.events}[what]
-    return lambda: counter() >= count
+    if what not in ("answered", "events"):
+        raise KeyError(what)
+    return lambda: int(getattr(machine, what)) >= count
 
 
 def _domain(machine: Machine, order: dict[str, Any]) -> Domain:

@@ -64,9 +64,7 @@ class Domain:
         self.shutdown: int | None = None
         self.dying = False
         self.ring: Ring | None = None
-        self.params = (
-            {PARAM_MONITOR_RING_PFN: 0x4FF2, PARAM_ALTP2M: _ALTP2M_EXTERNAL} if hvm else {}
-        )
+        self.params = {PARAM_MONITOR_RING_PFN: 0x4FF2, PARAM_ALTP2M: _ALTP2M_EXTERNAL} if hvm else {}
         self.memory_fd, self.memory = _shared(f"guest-{domid}", (MAX_GFN + 1) * PAGE_SIZE)
         self.ring_fd, self.ring_page = _shared(f"ring-{domid}", PAGE_SIZE)
         for offset, code in program.image():

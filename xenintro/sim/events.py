@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 _PAUSED, _ALTP2M = int(Flag.VCPU_PAUSED), int(Flag.ALTERNATE_P2M)
 
 
-def traps(
-    vcpu: Vcpu, sync: bool, reason: str, values: dict[str, Any]
-) -> Generator[None, None, int]:
+def traps(vcpu: Vcpu, sync: bool, reason: str, values: dict[str, Any]) -> Generator[None, None, int]:
     """Post an event.
 
     Returns:

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from xenintro.sim.program import Insn
     from xenintro.sim.vcpu import EventState, Vcpu
 
-    #: Whether the processor completed the instruction itself, so that the monitor trap flag fires.
-    Exit = Generator[None, None, bool]
+    Exit = Generator[None, None, None]
     Kind = Callable[[Vcpu, Insn], int | Exit]
 
 __all__ = ["KINDS", "commit", "emulate", "traps", "violation"]
@@ -30,6 +29,9 @@ _CTRLREGS = {"cr0": 0, "cr3": 1, "cr4": 2, "xcr0": 3}
 _DESCRIPTORS = {"sidt": 1, "lidt": 1, "sgdt": 2, "lgdt": 2, "sldt": 3, "lldt": 3, "str": 4, "ltr": 4}
 _NEED = {"read": "r", "write": "w", "modify": "rw", "walk": "r", "exotic": "w"}
 _BITS = {"r": p2m.R, "w": p2m.W, "x": p2m.X, "rw": p2m.RW}
+
+_GLA_VALID = int(Access.GLA_VALID)
+_WITH_GLA, _IN_GPT = int(Access.FAULT_WITH_GLA), int(Access.FAULT_IN_GPT)
 
 _BREAKPOINT, _DEBUG, _INVALID_OPCODE = 3, 1, 6
 _HW_EXCEPTION, _PRIVILEGED, _SOFTWARE = 3, 5, 6  # X86_EVENTTYPE_*
@@ -76,11 +78,13 @@ def _loop(vcpu: Vcpu, insn: Insn) -> int:
 
 def _hlt(vcpu: Vcpu, insn: Insn) -> int:
     vcpu.halted = True
+    vcpu.attention = True
     return insn.end
 
 
 def _interrupt(vcpu: Vcpu, insn: Insn) -> int:
     vcpu.pending_interrupts.append(vcpu.regs["rax"] & 0xFF)
+    vcpu.attention = True
     return insn.end
 
 
@@ -107,7 +111,7 @@ def _ctrlreg(vcpu: Vcpu, insn: Insn) -> int | Exit:
 
 def _write_ctrlreg(vcpu: Vcpu, insn: Insn, name: str, new: int) -> Exit:
     if (yield from vmexit(vcpu, _XSETBV if name == "xcr0" else _CR)):
-        return False
+        return
     domain = vcpu.domain
     index = _CTRLREGS[name]
     old = vcpu.xcr0 if name == "xcr0" else vcpu.regs[name]
@@ -119,7 +123,6 @@ def _write_ctrlreg(vcpu: Vcpu, insn: Insn, name: str, new: int) -> Exit:
         deferred = name != "xcr0" and domain.quirks.defers_ctrlreg(rc, domain.monitor)
     _write(vcpu, name, 0, new, deferred)
     vcpu.retire(insn.end)
-    return False
 
 
 def _wrmsr(vcpu: Vcpu, insn: Insn) -> int | Exit:
@@ -134,7 +137,7 @@ def _wrmsr(vcpu: Vcpu, insn: Insn) -> int | Exit:
 
 def _write_msr(vcpu: Vcpu, insn: Insn, msr: int, new: int) -> Exit:
     if (yield from vmexit(vcpu, _WRMSR)):
-        return False
+        return
     domain = vcpu.domain
     deferred = False
     if domain.monitor.watches_msr(msr):
@@ -147,7 +150,6 @@ def _write_msr(vcpu: Vcpu, insn: Insn, msr: int, new: int) -> Exit:
         deferred = domain.quirks.defers_msr(rc, domain.monitor)
     _write(vcpu, "msr", msr, new, deferred)
     vcpu.retire(insn.end)
-    return False
 
 
 def _write(vcpu: Vcpu, register: str, msr: int, value: int, deferred: bool) -> None:
@@ -190,7 +192,7 @@ def _exception(vcpu: Vcpu, insn: Insn, vector: int, kind: int) -> Exit:
     if kind == _HW_EXCEPTION:
         vcpu.retire(insn.end)
     if (yield from vmexit(vcpu, _EXCEPTION)):
-        return False
+        return
     monitor = vcpu.domain.monitor
     reason = "software_breakpoint" if vector == _BREAKPOINT else "debug_exception"
     rc = 0
@@ -209,7 +211,6 @@ def _exception(vcpu: Vcpu, insn: Insn, vector: int, kind: int) -> Exit:
         vcpu.trap(vector)
         if kind != _HW_EXCEPTION:
             vcpu.retire(insn.end)
-    return False
 
 
 def _cpuid(vcpu: Vcpu, insn: Insn) -> int | Exit:
@@ -222,7 +223,7 @@ def _cpuid(vcpu: Vcpu, insn: Insn) -> int | Exit:
 
 def _trapped_cpuid(vcpu: Vcpu, insn: Insn) -> Exit:
     if (yield from vmexit(vcpu, _CPUID)):
-        return False
+        return
     leaf, subleaf = (vcpu.regs[name] & 0xFFFFFFFF for name in ("rax", "rcx"))
     _identify(vcpu)
     rc = 0
@@ -233,7 +234,7 @@ def _trapped_cpuid(vcpu: Vcpu, insn: Insn) -> Exit:
         vcpu.domain.crash()
     elif rc == 0:
         vcpu.retire(insn.end)
-    return False
+    return
 
 
 _VENDOR = tuple(int.from_bytes(text, "little") for text in (b"Genu", b"ntel", b"ineI"))
@@ -256,16 +257,15 @@ def _identify(vcpu: Vcpu) -> None:
 
 def _guest_request(vcpu: Vcpu, insn: Insn) -> Exit:
     if (yield from vmexit(vcpu, _VMCALL)):
-        return False
+        return
     monitor = vcpu.domain.monitor
     if vcpu.bypass:
         yield from _unimplemented(vcpu)
-        return False
+        return
     if monitor.guest_request:
         yield from traps(vcpu, monitor.guest_request_sync, "guest_request", {})
     vcpu.regs["rax"] = 0
     vcpu.retire(insn.end)
-    return False
 
 
 def _memory(vcpu: Vcpu, insn: Insn) -> int | Exit:
@@ -277,7 +277,7 @@ def _memory(vcpu: Vcpu, insn: Insn) -> int | Exit:
         return insn.end
     need = _NEED[insn.kind]
     if not vcpu.bypass and _BITS[need] & ~p2m.ALLOWED[domain.access(vcpu.view, gfn)]:
-        kind = Access.FAULT_IN_GPT if insn.kind == "walk" else Access.FAULT_WITH_GLA
+        kind = _IN_GPT if insn.kind == "walk" else _WITH_GLA
         return violation(vcpu, vcpu.regs["rdi"], gfn, address & 0xFFF, need, kind)
     if vcpu.bypass and insn.kind == "exotic":
         return _unimplemented(vcpu)
@@ -295,17 +295,17 @@ def violation(
     gfn: int,
     offset: int,
     need: str,
-    kind: Access = Access.FAULT_WITH_GLA,
+    kind: int = _WITH_GLA,
 ) -> Exit:
     """hvm_hap_nested_page_fault and p2m_mem_access_check: the access is tried again afterwards."""
     if (yield from vmexit(vcpu, _EPT)):
-        return False
+        return
     domain = vcpu.domain
     table = vcpu.p2m
     access = domain.access(vcpu.view, gfn)
     if access == p2m.RX2RW and "w" in need:
         table.access[gfn] = p2m.RW
-        return False
+        return
     if access == p2m.N2RWX:
         table.access[gfn] = p2m.RWX
     if domain.ring is None:
@@ -313,16 +313,13 @@ def violation(
             domain.crash()
         else:
             table.access[gfn] = p2m.RWX
-        return False
-    if domain.monitor.inguest_pagefault_disabled and kind == Access.FAULT_IN_GPT:
+        return
+    if domain.monitor.inguest_pagefault_disabled and kind == _IN_GPT:
         yield from _run_emulator(vcpu)
-        return False
-    flags = Access.GLA_VALID | kind
-    for letter in need:
-        flags |= Access[letter.upper()]
-    values = {"gfn": gfn, "offset": offset, "gla": gla, "flags": int(flags)}
+        return
+    flags = _GLA_VALID | kind | _BITS[need]
+    values = {"gfn": gfn, "offset": offset, "gla": gla, "flags": flags}
     yield from traps(vcpu, access != p2m.N2RWX, "mem_access", values)
-    return False
 
 
 def _descriptor(vcpu: Vcpu, insn: Insn) -> int | Exit:
@@ -336,7 +333,7 @@ def _descriptor(vcpu: Vcpu, insn: Insn) -> int | Exit:
 
 def _trapped_descriptor(vcpu: Vcpu, insn: Insn) -> Exit:
     if (yield from vmexit(vcpu, _TABLES)):
-        return False
+        return
     values = {
         "instr_info": insn.code[2],
         "exit_qualification": 0,
@@ -344,12 +341,11 @@ def _trapped_descriptor(vcpu: Vcpu, insn: Insn) -> Exit:
         "is_write": int(insn.kind[0] == "l"),
     }
     yield from traps(vcpu, True, "descriptor_access", values)
-    return False
 
 
 def _io(vcpu: Vcpu, insn: Insn) -> Exit:
     if (yield from vmexit(vcpu, _IO)):
-        return False
+        return
     rc = 0
     if vcpu.domain.monitor.io:
         port = vcpu.regs["rdx"] & 0xFFFF
@@ -361,7 +357,6 @@ def _io(vcpu: Vcpu, insn: Insn) -> Exit:
         if insn.kind == "in":
             vcpu.regs["rax"] = 0xFF
         vcpu.retire(insn.end)
-    return False
 
 
 def emulate(vcpu: Vcpu, flags: int, event: EventState) -> Generator[None, None, None]:
@@ -408,12 +403,12 @@ def _unimplemented(vcpu: Vcpu) -> Exit:
     if vcpu.domain.monitor.emul_unimplemented:
         rc = yield from traps(vcpu, True, "emul_unimplemented", {})
         if rc == 1:
-            return False
+            return
     vcpu.trap(_INVALID_OPCODE)
     insn = vcpu.instruction(vcpu.regs["rip"])
     if insn is not None:
         vcpu.retire(insn.end)
-    return False
+    return
 
 
 KINDS: dict[str, Kind] = {

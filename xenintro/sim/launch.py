@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from xenintro.abi import INTERFACE_IDS, interface
 from xenintro.errors import NotSupportedError, UsageError, XenintroError
@@ -87,7 +87,7 @@ class Simulation:
             "abi": self._abi,
             "release": self._release,
             "vcpus": vcpus,
-            "scenario": scenario if scenario in scenarios.names() else os.path.abspath(scenario),
+            "scenario": scenario if scenario in scenarios.names() else str(Path(scenario).absolute()),
             "vendor": vendor,
             "faults": list(faults),
         }
@@ -101,7 +101,7 @@ class Simulation:
             self.close()
             raise
 
-    def __enter__(self) -> Simulation:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

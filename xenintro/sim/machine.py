@@ -233,9 +233,7 @@ def _leftovers(domain: Domain, rules: Rulebook) -> None:
         rules.broke("ring-left", where)
     restricted = domain.host.restricted()
     if restricted:
-        rules.broke(
-            "access-left", f"{where}: {len(restricted)} pages, the first is gfn {restricted[0]:#x}"
-        )
+        rules.broke("access-left", f"{where}: {len(restricted)} pages, the first is gfn {restricted[0]:#x}")
     if domain.host.default_access != 7:
         rules.broke("access-left", f"{where}: the default for new pages")
     if domain.host.access_required:

@@ -45,8 +45,7 @@ def capabilities(release: Release, vendor: str, hvm: bool) -> int:
     return sum(
         1 << CAPABILITIES[name]
         for name, since in _SINCE.items()
-        if release >= since
-        and not (vendor == "amd" and release < _VMX_ONLY.get(name, _AMD_SINCE))
+        if release >= since and not (vendor == "amd" and release < _VMX_ONLY.get(name, _AMD_SINCE))
     )
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from xenintro.abi import CTRLREGS, Flag
 from xenintro.sim import p2m
 from xenintro.sim.domain import MAX_ALTP2M
-from xenintro.sim.state import SETTABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,20 +21,32 @@ if TYPE_CHECKING:
     from xenintro.sim.ring import Request, Ring
     from xenintro.sim.vcpu import Vcpu
 
+# Plain ints: operators of IntFlag cost a microsecond each, and these run for every response.
 _PAUSED = int(Flag.VCPU_PAUSED)
-_SUPERSEDED = Flag.SET_EMUL_READ_DATA | Flag.SET_EMUL_INSN_DATA | Flag.EMULATE_NOWRITE
-_ONLY_REQUESTS = Flag.FOREIGN | Flag.NESTED_P2M
+_EMULATE = int(Flag.EMULATE)
+_READ_DATA = int(Flag.SET_EMUL_READ_DATA)
+_INSN_DATA = int(Flag.SET_EMUL_INSN_DATA)
+_DENY = int(Flag.DENY)
+_TOGGLE = int(Flag.TOGGLE_SINGLESTEP)
+_FAST = int(Flag.FAST_SINGLESTEP)
+_VIEW = int(Flag.ALTERNATE_P2M)
+_REGISTERS = int(Flag.SET_REGISTERS)
+_INTERRUPT = int(Flag.GET_NEXT_INTERRUPT)
+
+_WITH_EMULATE = _READ_DATA | _INSN_DATA | int(Flag.EMULATE_NOWRITE)
+_ONLY_REQUESTS = int(Flag.FOREIGN | Flag.NESTED_P2M)
+_DEFINED = sum(int(flag) for flag in Flag)
 
 #: First release of each response flag.
-_SINCE: dict[Flag, Release] = {
-    Flag.SET_REGISTERS: (4, 7),
-    Flag.SET_EMUL_INSN_DATA: (4, 8),
-    Flag.GET_NEXT_INTERRUPT: (4, 9),
-    Flag.FAST_SINGLESTEP: (4, 14),
-    Flag.NESTED_P2M: (4, 15),
-    Flag.RESET_VMTRACE: (4, 15),
-    Flag.RESET_FORK_STATE: (4, 17),
-    Flag.RESET_FORK_MEMORY: (4, 17),
+_SINCE: dict[int, Release] = {
+    _REGISTERS: (4, 7),
+    _INSN_DATA: (4, 8),
+    _INTERRUPT: (4, 9),
+    _FAST: (4, 14),
+    int(Flag.NESTED_P2M): (4, 15),
+    int(Flag.RESET_VMTRACE): (4, 15),
+    int(Flag.RESET_FORK_STATE): (4, 17),
+    int(Flag.RESET_FORK_MEMORY): (4, 17),
 }
 
 
@@ -53,16 +64,15 @@ class Response(NamedTuple):
 
 def parse(machine: Machine, raw: bytes) -> Response:
     """Read a response slot."""
-    header = struct.unpack_from("<IIIIH", raw)
-    return Response(*header, raw, machine.interface.reasons.get(header[2], "unknown"))
+    version, flags, code, vcpu_id, view = struct.unpack_from("<IIIIH", raw)
+    reason = machine.interface.reasons.get(code, "unknown")
+    return Response(version, flags, code, vcpu_id, view, raw, reason)
 
 
 def resume(machine: Machine, ring: Ring, response: Response) -> None:
     """Apply one response, as vm_event_resume does."""
     if response.version != machine.interface.version:
-        machine.rules.broke(
-            "wrong-version", f"version {response.version} for vcpu {response.vcpu_id}"
-        )
+        machine.rules.broke("wrong-version", f"version {response.version} for vcpu {response.vcpu_id}")
         return
     if response.vcpu_id >= len(ring.domain.vcpus):
         machine.rules.broke("no-such-vcpu", f"vcpu_id {response.vcpu_id}")
@@ -74,8 +84,9 @@ def resume(machine: Machine, ring: Ring, response: Response) -> None:
     if machine.release <= (4, 7):
         _resume_4_7(machine, vcpu, response)
     elif vcpu.event_pauses:
-        for effect in EFFECTS:
-            effect(machine, vcpu, response)
+        for mask, effect in EFFECTS:
+            if response.flags & mask or not mask:
+                effect(machine, vcpu, response)
         if response.flags & _PAUSED:
             vcpu.event_pauses -= 1
 
@@ -96,9 +107,7 @@ def _resume_4_7(machine: Machine, vcpu: Vcpu, response: Response) -> None:
             machine.rules.broke("unpause-not-paused", f"vcpu {vcpu.vcpu_id}")
 
 
-def _answered(
-    machine: Machine, ring: Ring, vcpu: Vcpu, response: Response
-) -> Request | None:
+def _answered(machine: Machine, ring: Ring, vcpu: Vcpu, response: Response) -> Request | None:
     """The request that this response answers; without one a rule is broken."""
     domain = ring.domain
     waiting = ring.unanswered.get(vcpu.vcpu_id)
@@ -130,7 +139,7 @@ def _emulate(machine: Machine, vcpu: Vcpu, response: Response) -> None:
     if event is None:
         return
     flags = response.flags
-    if not flags & Flag.EMULATE:
+    if not flags & _EMULATE:
         event.emulate = 0
         return
     reason = response.reason
@@ -140,7 +149,7 @@ def _emulate(machine: Machine, vcpu: Vcpu, response: Response) -> None:
             event.emulate = flags
     elif machine.release < (4, 8):
         return
-    elif reason == "software_breakpoint" and flags & Flag.SET_EMUL_INSN_DATA:
+    elif reason == "software_breakpoint" and flags & _INSN_DATA:
         offset, size = machine.interface.emul_insn or (0, 0)
         event.insn_data = response.raw[offset : offset + size]
         event.emulate = flags
@@ -150,7 +159,7 @@ def _emulate(machine: Machine, vcpu: Vcpu, response: Response) -> None:
 
 
 def _keep_read_data(machine: Machine, vcpu: Vcpu, response: Response) -> None:
-    if response.flags & Flag.SET_EMUL_READ_DATA and vcpu.event is not None:
+    if response.flags & _READ_DATA and vcpu.event is not None:
         offset, size = machine.interface.emul_read or (0, 4)
         length = min(_read(response.raw, offset, "I"), size - 4)
         vcpu.event.read_data = response.raw[offset + 4 : offset + 4 + length]
@@ -168,7 +177,7 @@ def _still_violates(machine: Machine, vcpu: Vcpu, response: Response) -> bool:
 
 
 def _deny(machine: Machine, vcpu: Vcpu, response: Response) -> None:
-    if not response.flags & Flag.DENY or vcpu.event is None:
+    if not response.flags & _DENY or vcpu.event is None:
         return
     if response.reason == "mov_to_msr":
         vcpu.event.writes.pop("msr", None)
@@ -181,9 +190,9 @@ def _deny(machine: Machine, vcpu: Vcpu, response: Response) -> None:
 def _singlestep(machine: Machine, vcpu: Vcpu, response: Response) -> None:
     if machine.vendor == "amd":  # no monitor trap flag: hvm_is_singlestep_supported
         return
-    if response.flags & Flag.TOGGLE_SINGLESTEP:
+    if response.flags & _TOGGLE:
         vcpu.single_step = not vcpu.single_step
-    elif response.flags & Flag.FAST_SINGLESTEP and machine.release >= (4, 14):
+    elif response.flags & _FAST and machine.release >= (4, 14):
         field = machine.interface.fast_singlestep_p2midx
         view = _field(response.raw, field) if field else MAX_ALTP2M
         needs_trap = machine.release <= (4, 18)  # 410ef33439
@@ -193,83 +202,83 @@ def _singlestep(machine: Machine, vcpu: Vcpu, response: Response) -> None:
 
 
 def _switch_view(machine: Machine, vcpu: Vcpu, response: Response) -> None:
-    domain = vcpu.domain
-    if response.flags & Flag.ALTERNATE_P2M and domain.altp2m:
-        if domain.has_view(response.altp2m_idx):
-            vcpu.view = response.altp2m_idx
+    domain, view = vcpu.domain, response.altp2m_idx
+    if response.flags & _VIEW and domain.altp2m and domain.has_view(view):
+        vcpu.view = view
 
 
 def _set_registers(machine: Machine, vcpu: Vcpu, response: Response) -> None:
-    if not response.flags & Flag.SET_REGISTERS or machine.release < (4, 7) or vcpu.event is None:
+    if not response.flags & _REGISTERS or machine.release < (4, 7) or vcpu.event is None:
         return
-    fields = machine.interface.registers
-    vcpu.event.registers = {name: _field(response.raw, fields[name]) for name in SETTABLE}
+    vcpu.event.registers = machine.writer.settable(response.raw)
 
 
 def _next_interrupt(machine: Machine, vcpu: Vcpu, response: Response) -> None:
-    if response.flags & Flag.GET_NEXT_INTERRUPT and machine.release >= (4, 9):
+    if response.flags & _INTERRUPT and machine.release >= (4, 9):
         vcpu.next_interrupt = True
 
 
-EFFECTS: tuple[Callable[[Machine, Vcpu, Response], None], ...] = (
-    _emulate,
-    _deny,
-    _singlestep,
-    _switch_view,
-    _set_registers,
-    _next_interrupt,
+#: The flags that call for it (0: every response), and the effect.
+EFFECTS: tuple[tuple[int, Callable[[Machine, Vcpu, Response], None]], ...] = (
+    (0, _emulate),
+    (_DENY, _deny),
+    (_TOGGLE | _FAST, _singlestep),
+    (_VIEW, _switch_view),
+    (_REGISTERS, _set_registers),
+    (_INTERRUPT, _next_interrupt),
 )
 
 
 def _inspect(machine: Machine, vcpu: Vcpu, request: Request, response: Response) -> None:
     """Name what Xen would silently ignore or misread in an answer to this request."""
-    flags = Flag(response.flags & ~_PAUSED)
+    flags = response.flags & ~_PAUSED
+    if not flags and request.sync:
+        return
     where = f"vcpu {vcpu.vcpu_id}: {response.reason}"
     if flags & _ONLY_REQUESTS:
-        machine.rules.broke("request-flag-echoed", f"{where}, {flags & _ONLY_REQUESTS!r}")
-    undefined = response.flags & ~sum(Flag)
-    undefined |= sum(
-        flag for flag, since in _SINCE.items() if flags & flag and machine.release < since
-    )
+        machine.rules.broke("request-flag-echoed", f"{where}, {flags & _ONLY_REQUESTS:#x}")
+    undefined = flags & ~_DEFINED
+    undefined |= sum(flag for flag, since in _SINCE.items() if flags & flag and machine.release < since)
     if undefined:
         machine.rules.broke("flag-undefined", f"{where}, {undefined:#x}")
     if not request.sync and machine.release >= (4, 8):
         if response.flags:
             machine.rules.broke("flag-ignored", f"{where} is asynchronous, {response.flags:#x}")
         return
-    if flags & Flag.SET_REGISTERS and flags & (Flag.SET_EMUL_READ_DATA | Flag.SET_EMUL_INSN_DATA):
+    if flags & _REGISTERS and flags & (_READ_DATA | _INSN_DATA):
         machine.rules.broke("registers-and-emulation-data", where)
     ignored = _ignored(machine, vcpu, response, flags)
     if ignored:
-        machine.rules.broke("flag-ignored", f"{where}, {ignored!r}")
+        machine.rules.broke("flag-ignored", f"{where}, {ignored:#x}")
     _inspect_payload(machine, request, response, where)
 
 
-def _ignored(machine: Machine, vcpu: Vcpu, response: Response, flags: Flag) -> Flag:
+def _ignored(machine: Machine, vcpu: Vcpu, response: Response, flags: int) -> int:
     """Flags without effect for this reason, release and state."""
-    reason = response.reason
-    domain = vcpu.domain
-    ignored = Flag(0)
-    if flags & Flag.DENY and not _deniable(machine, vcpu, response):
-        ignored |= Flag.DENY
-    if flags & Flag.EMULATE:
-        later = machine.release >= (4, 8)
-        if reason == "software_breakpoint" and not flags & Flag.SET_EMUL_INSN_DATA:
-            ignored |= Flag.EMULATE
-        elif reason not in ("mem_access", *("software_breakpoint", "descriptor_access")[: 2 * later]):
-            ignored |= Flag.EMULATE
-    elif flags & _SUPERSEDED:
-        ignored |= flags & _SUPERSEDED
-    steps = flags & (Flag.TOGGLE_SINGLESTEP | Flag.FAST_SINGLESTEP)
-    if steps and machine.vendor == "amd":
+    domain, release = vcpu.domain, machine.release
+    ignored = 0
+    if flags & _DENY and not _deniable(machine, vcpu, response):
+        ignored |= _DENY
+    if not flags & _EMULATE:
+        ignored |= flags & _WITH_EMULATE
+    elif not _emulatable(release, response.reason, flags):
+        ignored |= _EMULATE
+    steps = flags & (_TOGGLE | _FAST)
+    needs_trap = release <= (4, 18) and steps == _FAST
+    if machine.vendor == "amd" or (needs_trap and not domain.monitor.singlestep):
         ignored |= steps
-    elif flags & Flag.FAST_SINGLESTEP and not domain.monitor.singlestep:
-        if machine.release <= (4, 18):
-            ignored |= Flag.FAST_SINGLESTEP
-    if flags & Flag.ALTERNATE_P2M:
-        if not domain.altp2m or not domain.has_view(response.altp2m_idx):
-            ignored |= Flag.ALTERNATE_P2M
+    exists = domain.altp2m and domain.has_view(response.altp2m_idx)
+    if not exists:
+        ignored |= flags & _VIEW
     return ignored
+
+
+def _emulatable(release: Release, reason: str, flags: int) -> bool:
+    if reason == "mem_access":
+        return True
+    if reason == "software_breakpoint":
+        return release >= (4, 8) and bool(flags & _INSN_DATA)
+    return reason == "descriptor_access"
 
 
 def _deniable(machine: Machine, vcpu: Vcpu, response: Response) -> bool:
@@ -284,8 +293,8 @@ def _deniable(machine: Machine, vcpu: Vcpu, response: Response) -> bool:
 
 #: Payload members that Xen reads back, by the flag that makes it look.
 _READ_BACK = {
-    ("mem_access", Flag.EMULATE): ("gfn", "flags"),
-    ("write_ctrlreg", Flag.DENY): ("index",),
+    ("mem_access", _EMULATE): ("gfn", "flags"),
+    ("write_ctrlreg", _DENY): ("index",),
 }
 
 

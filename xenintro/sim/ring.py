@@ -79,10 +79,10 @@ class Ring:
         self._words[REQ_PROD] = self.req_prod
         self.unanswered.setdefault(vcpu.vcpu_id, []).append(request)
         self.wake()
-        if self.free < len(self.domain.vcpus) and (self._old_blocking or not vcpu.event_pauses):
-            if not vcpu.ring_blocked:
-                vcpu.ring_blocked = True
-                self.blocked += 1
+        counts = self._old_blocking or not vcpu.event_pauses
+        if counts and self.free < len(self.domain.vcpus) and not vcpu.ring_blocked:
+            vcpu.ring_blocked = True
+            self.blocked += 1
         self.channel.raise_it()
 
     def take(self) -> bytes | None:

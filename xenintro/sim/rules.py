@@ -25,8 +25,7 @@ RULES = {
     "trap-before-ring": "a trap was armed while no ring was enabled",
     "not-unmasked": "the event channel's port was read and not unmasked while events came",
     "page-kept": "the ring page is still mapped long after the domain died: it stays a zombie",
-    "requests-unanswered": "the ring was disabled with unanswered requests: their vCPUs stay "
-    "paused for ever",
+    "requests-unanswered": "the ring was disabled with unanswered requests: their vCPUs stay paused for ever",
     "vcpu-left-frozen": "a vCPU was left paused by an event that nobody will answer",
     "effects-lost": "the ring was disabled before a vCPU ran again: its new registers, emulation "
     "or deferred write are lost",

@@ -37,9 +37,7 @@ def names() -> list[str]:
     """The scenarios that come with xenintro."""
     folder = resources.files("xenintro.sim") / "scenarios"
     return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".toml")
+        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
     )
 
 

@@ -146,9 +146,7 @@ class Server:
             return
         wire.send(connection, result)
 
-    def _strike(
-        self, connection: socket.socket, client: Client, action: str, error: int
-    ) -> None:
+    def _strike(self, connection: socket.socket, client: Client, action: str, error: int) -> None:
         if action == "kill-client":
             os.kill(client.pid, signal.SIGKILL)
         else:

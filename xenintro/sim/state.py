@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xenintro.abi import Field, Interface
 
 _GENERAL = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
@@ -81,10 +82,15 @@ class SlotWriter:
         self._header = struct.Struct("<IIIIH")
         self._payloads: dict[str, Callable[[dict[str, Any]], bytes]] = {}
         self._registers: dict[str, Callable[[dict[str, int]], bytes]] = {}
+        registers = interface.registers
+        assert [registers[name].offset for name in SETTABLE] == sorted(
+            registers[name].offset for name in SETTABLE
+        )
+        self._settable = _layout([registers[name] for name in SETTABLE], 0).unpack_from
 
-    def has(self, reason: str) -> bool:
-        """Whether this interface knows the reason at all."""
-        return reason in self._codes
+    def settable(self, slot: bytes) -> dict[str, int]:
+        """The registers of a response that SET_REGISTERS applies."""
+        return dict(zip(SETTABLE, self._settable(slot), strict=True))
 
     def write(
         self,
@@ -122,22 +128,25 @@ class SlotWriter:
         return _packer(list(self._interface.registers.values()), unfilled)
 
 
-def _packer(
-    fields: list[Field], unfilled: frozenset[str] = frozenset()
-) -> Callable[[dict[str, Any]], bytes]:
+def _packer(fields: list[Field], unfilled: frozenset[str] = frozenset()) -> Callable[[dict[str, Any]], bytes]:
     """One struct for fields that follow one another, gaps as padding."""
     if not fields:
         return lambda values: b""
     fields = sorted(fields, key=lambda field: field.offset)
-    layout, at = "<", fields[0].offset
-    for field in fields:
-        code = "I" if field.code == "segment" else field.code
-        layout += f"{field.offset - at}x{code}"
-        at = field.offset + field.size
-    pack = struct.Struct(layout).pack
+    pack = _layout(fields, fields[0].offset).pack
     names = [_ZERO if field.name in unfilled else field.name for field in fields]
     if len(names) == 1:
         only = names[0]
         return lambda values: pack(values[only])
     take = itemgetter(*names)
     return lambda values: pack(*take(values))
+
+
+def _layout(fields: list[Field], start: int) -> struct.Struct:
+    """Fields in the order of their offsets, from ``start`` on."""
+    layout, at = "<", start
+    for field in fields:
+        code = "I" if field.code == "segment" else field.code
+        layout += f"{field.offset - at}x{code}"
+        at = field.offset + field.size
+    return struct.Struct(layout)

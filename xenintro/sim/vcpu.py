@@ -95,7 +95,9 @@ class Vcpu:
         self.pending_interrupts: list[int] = []
         self.calls: list[int] = []
         self.counts = [0] * len(domain.program.insns)
+        self.attention = False  # something must be looked at before the next instruction
         self.bypass = False  # Xen's emulator runs the instruction: no permissions, few events
+        self._step_due = False
         self._loop_rip = -1
         self._loops = 0
         self._thread = self._main()
@@ -139,40 +141,49 @@ class Vcpu:
             )
 
     def _main(self) -> Generator[None, None, None]:
-        regs = self.regs
         while True:
             while self.budget <= 0 or self.stopped:
                 yield
             if self._due() and (yield from self._resume()):
                 continue
+            # What others do to this vCPU they do between its turns: nothing to look at until it exits.
+            self.attention = False
+            work = self._run_natively()
+            if work is not None:
+                yield from work
+            elif self._step_due:
+                self._step_due = False
+                yield from self._stepped()
+
+    def _run_natively(self) -> execute.Exit | None:
+        """Execute until an instruction exits to Xen, attention is needed or the turn is over."""
+        domain, regs, kinds = self.domain, self.regs, execute.KINDS
+        at, memory = domain.program.at, domain.memory
+        while self.budget > 0 and not self.attention:
             self.budget -= 1
             rip = regs["rip"]
             if rip != self._loop_rip:
                 self._loop_rip = rip
                 self._loops = 0
-            insn = self.instruction(rip)
+            insn = at.get(rip) or self.instruction(rip)
             if insn is None:
                 self._crash(rip)
-                continue
-            if not p2m.ALLOWED[self._access(insn.gfn)] & p2m.X:
-                yield from execute.violation(self, rip, insn.gfn, insn.offset & 0xFFF, "x")
-                continue
-            native = yield from self._execute(insn)
-            if native and self.single_step:
-                yield from self._stepped()
-
-    def _execute(self, insn: Insn) -> Generator[None, None, bool]:
-        """Run one instruction; whether the processor did it without Xen's help."""
-        if insn.code[0] != _INT3 and self.domain.memory[insn.offset] == _INT3:
-            # Someone planted a breakpoint over it.
-            work = execute.KINDS["int3"](self, Insn(0, "int3", insn.rip, b"\xcc"))
-        else:
-            work = execute.KINDS[insn.kind](self, insn)
-        if isinstance(work, int):
-            self.regs["rip"] = work
+                return None
+            if not p2m.ALLOWED[domain.access(self.view, insn.gfn)] & p2m.X:
+                return execute.violation(self, rip, insn.gfn, insn.offset & 0xFFF, "x")
+            if memory[insn.offset] == _INT3 and insn.kind != "int3":
+                # Someone planted a breakpoint over it.
+                work = kinds["int3"](self, Insn(0, "int3", rip, b"\xcc"))
+            else:
+                work = kinds[insn.kind](self, insn)
+            if not isinstance(work, int):
+                return work
+            regs["rip"] = work
             self.retired += 1
-            return True
-        return (yield from work)
+            if self.single_step:
+                self._step_due = True
+                return None
+        return None
 
     def instruction(self, rip: int) -> Insn | None:
         """What lies at an address: the scenario's code, or the RET that every other page is full of."""
@@ -180,9 +191,6 @@ class Vcpu:
         if insn is None and self.calls and self.domain.has_gfn(rip - LINEAR_BASE >> 12):
             return Insn(0, "ret", rip, b"\xc3")
         return insn
-
-    def _access(self, gfn: int) -> int:
-        return self.domain.access(self.view, gfn)
 
     def _due(self) -> bool:
         """Whether something must happen before the next instruction."""
