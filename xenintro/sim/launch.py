@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -91,8 +90,6 @@ class Simulation:
             "vendor": vendor,
             "faults": list(faults),
         }
-        self._lock = threading.Lock()
-        self._connection: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.directory = Path(tempfile.mkdtemp(prefix="xenintro-sim-"))
         try:
@@ -139,11 +136,10 @@ class Simulation:
             XenintroError: the simulator refused it, or is gone.
         """
         order = json.dumps({"do": do, **arguments}).encode()
-        with self._lock:
-            try:
-                answer = self._exchange(order)
-            except OSError as error:
-                raise XenintroError("the simulator is gone", why=str(error)) from error
+        try:
+            answer = self._exchange(order)
+        except OSError as error:
+            raise XenintroError("the simulator is gone", why=str(error)) from error
         if "error" in answer:
             raise XenintroError(f"the simulator cannot {do}", why=str(answer["error"]))
         return answer
@@ -173,8 +169,6 @@ class Simulation:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        if self._connection is not None:
-            self._connection.close()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -204,14 +198,13 @@ class Simulation:
         process.stdin.flush()
         if process.stdout.readline() != b"ready\n":
             raise XenintroError("the simulator did not start", why="see the messages above")
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._connection.connect(str(self._socket))
 
     def _exchange(self, order: bytes) -> dict[str, Any]:
-        if self._connection is None:
-            raise ConnectionError("it was closed")
-        self._connection.send(wire.REQUEST.pack(b"control", *[0] * 8) + order)
-        packet = self._connection.recv(1 << 20)
+        """One order on a connection of its own: a thread that waits holds up no other."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.connect(str(self._socket))
+            connection.send(wire.REQUEST.pack(b"control", *[0] * 8) + order)
+            packet = connection.recv(1 << 20)
         if not packet:
             raise ConnectionError("it ended")
         answer: dict[str, Any] = json.loads(packet[wire.REPLY.size :])
