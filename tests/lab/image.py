@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -84,11 +85,24 @@ def compile_bytecode(root: Path, tree: Path, *, sourceless: bool = False) -> Non
     python = [
         root / "usr/lib64/ld-linux-x86-64.so.2", "--library-path", root / _LIB,
         root / "usr/bin/python3.11", "-I", "-m", "compileall", "-q", "-s", tree,
+        # A kernel may not keep the times of an initramfs, so bytecode is not to be compared with them.
+        "--invalidation-mode", "unchecked-hash",
     ]  # fmt: skip
     subprocess.run([*python, *(["-b"] if sourceless else []), tree], check=True)
     if sourceless:
         for source in tree.rglob("*.py"):
             source.unlink()
+
+
+def _copy(root: Path, into: Path, path: Path) -> None:
+    """Copy a file, or a symbolic link and what it points to."""
+    (into / path).parent.mkdir(parents=True, exist_ok=True)
+    if (into / path).is_symlink() or (into / path).exists():
+        return
+    shutil.copy(root / path, into / path, follow_symlinks=False)
+    if (into / path).is_symlink():
+        target = os.path.normpath(Path("/", path.parent, (into / path).readlink()))
+        _copy(root, into, Path(target).relative_to("/"))
 
 
 def _populate(release: Release, root: Path, kernel: Path, into: Path) -> None:
@@ -111,9 +125,7 @@ def _populate(release: Release, root: Path, kernel: Path, into: Path) -> None:
     loader = Path("usr/lib64/ld-linux-x86-64.so.2")
     libraries = {path.relative_to(root) for path in (elf.closure(root, needed) | set(opened))}
     for path in {*programs, *libraries, loader}:
-        (into / path).parent.mkdir(parents=True, exist_ok=True)
-        if not (into / path).exists():
-            shutil.copy(root / path, into / path)
+        _copy(root, into, path)
     (into / "usr/bin/python3").symlink_to("python3.11")
     (into / "usr/bin/sh").symlink_to("busybox")
     (into / "usr/lib/xen").symlink_to(f"xen-{release.version}")

@@ -191,7 +191,7 @@ gdt:
     .quad 0x00cf93000000ffff            /* SEL_SS: flat */
     .quad 0x00af9b000000ffff            /* SEL_CS: 64-bit code */
     .quad 0x00cf93000000ffff            /* SEL_DS: flat */
-    .quad 0x0041930000000000 + (ES_BASE << 16) + ES_LIMIT
+    .quad 0x0040930000000000 + (ES_BASE << 16) + ES_LIMIT
     .quad 0x00cf93000000ffff            /* SEL_FS: its base is an MSR's */
     .quad 0x00cf93000000ffff            /* SEL_GS */
 tss_descriptor:
