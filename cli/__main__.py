@@ -8,6 +8,7 @@ import sys
 from typing import NamedTuple
 
 import click
+from xenintro_cli.output import ReaderGoneError
 from xenintro_cli.style import Style
 
 from xenintro.errors import XenintroError
@@ -96,8 +97,8 @@ def run(args: list[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 0
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. What is still buffered has nowhere to go.
+    except ReaderGoneError:
+        # What is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

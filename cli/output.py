@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _CLOCK_OFFSET_NS = time.time_ns() - time.monotonic_ns()
 
 
+class ReaderGoneError(Exception):
+    """Whoever read stdout has seen enough: a normal end. An OSError here would be click's, and exit 1."""
+
+
 class JsonOutput:
     """JSON Lines of answered requests.
 
@@ -90,7 +94,10 @@ def write(data: bytes) -> None:
     """Write and flush.
 
     Raises:
-        BrokenPipeError: the reader has gone.
+        ReaderGoneError: nobody reads any more.
     """
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error

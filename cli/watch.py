@@ -123,7 +123,9 @@ class _Talk:
         self._stopping_ns = monotonic_ns()
 
     def ended(self, session: Session, monitor: Monitor) -> None:
-        if self._stopping_ns is not None and not monitor.failures:
+        if self._stopping_ns is None:  # never attached: the error says it all
+            return
+        if not monitor.failures:
             took = format_ns(monotonic_ns() - self._stopping_ns).replace("µ", self._style.micro)
             self._say(f"stopped: traps off, all answered, domain released ({took})")
         lines = summary_lines(

@@ -31,6 +31,7 @@ class Attachment:
     Attributes:
         info: the domain as it was when attached.
         ring: the monitor's end of the ring, initialised before anything can trap.
+        enabled: the ring exists.
         unanswered: requests that had no answer when the ring was given up; zero unless a step failed.
 
     Raises:
@@ -44,14 +45,14 @@ class Attachment:
         self._domid = info.domid
         self._pauses = 0
         self._address: int | None = None
-        self._enabled = False
+        self.enabled = False
         self._channel: EventChannel | None = None
         self._put = 0
         self.unanswered = 0
         self.pause()
         try:
             self._address, remote_port = xc.monitor_enable(info.domid)
-            self._enabled = True
+            self.enabled = True
             self.ring = Ring(self._address, interface.slot_size, interface.nr_slots)
             # A ring page that was used before still holds the old indices.
             self.ring.init()
@@ -119,13 +120,21 @@ class Attachment:
             info = None
         if info is None or info.dying or info.uuid != self.info.uuid:
             # Xen tore the ring down itself; only our mapping keeps the domain from being freed.
-            self._enabled = False
+            self.enabled = False
             self._pauses = 0
-            raise DomainGoneError(f"{name} was destroyed", why="Xen does not list it any more")
+            raise DomainGoneError(
+                f"{name} was destroyed",
+                why="Xen does not list it any more",
+                hint=f"when it is back: xenintro watch --name {self.info.name or self.info.uuid}",
+            )
         if info.shutdown:
             reason = info.shutdown_reason or 0
             what = _SHUTDOWN_REASONS[reason] if reason < len(_SHUTDOWN_REASONS) else "shut down"
-            raise DomainGoneError(f"{name} {what}", why=f"its shutdown reason is {reason}")
+            raise DomainGoneError(
+                f"{name} {what}",
+                why=f"its shutdown reason is {reason}",
+                hint=f"when it is back: xenintro watch --name {self.info.name or self.info.uuid}",
+            )
         return info
 
     def release(self) -> list[Exception]:
@@ -136,13 +145,13 @@ class Attachment:
         return failures
 
     def _disable(self) -> None:
-        if self._enabled:
+        if self.enabled:
             self.unanswered = self.ring.pending() + self.ring.unanswered
             self._xc.monitor_disable(self._domid)
-            self._enabled = False
+            self.enabled = False
 
     def _unmap(self) -> None:
-        if self._address is not None and not self._enabled:
+        if self._address is not None and not self.enabled:
             address, self._address = self._address, None
             self._xc.unmap_ring(address)
 

@@ -38,8 +38,9 @@ _CHECK_EVERY = 0.5
 _SETTLE_SECONDS = 0.5
 _RUN_AT_MOST = 0.02
 _RUN_STEP = 0.001
-#: Type of INT3 for xc_hvm_inject_trap where the event does not say (before Xen 4.8).
+#: What INT3 is for xc_hvm_inject_trap where the event does not say (before Xen 4.8).
 _SW_EXCEPTION = 6
+_INT3_LENGTH = 1
 
 
 class Monitor:
@@ -151,14 +152,13 @@ class Monitor:
             return []
         failures = self.failures
         try:
-            info = attachment.check()
+            settle = attachment.drain if attachment.check().paused else partial(self._settle, attachment)
         except XenintroError as error:
-            # A domain that died has nothing to restore, only a ring to let go.
             _log.info("while releasing: %s", error)
-        else:
+            settle = attachment.drain
+        if attachment.enabled:  # else the domain was destroyed, and Xen took everything back itself
             for trap in reversed(self._armed):
                 tried(partial(arming.switch, self._xc, self._domid, trap, on=False), failures)
-            settle = attachment.drain if info.paused else partial(self._settle, attachment)
             for step in (attachment.pause, self._stop_stepping, settle):
                 tried(step, failures)
         failures += attachment.release()
@@ -230,7 +230,7 @@ class Monitor:
             "vector": vector,
             "type": _SW_EXCEPTION if event.type is None else event.type,
             "error_code": NO_ERROR_CODE,
-            "insn_len": event.insn_length or 0,
+            "insn_len": _INT3_LENGTH if event.insn_length is None else event.insn_length,
             "extra": (event.pending_dbg or 0) if vector == TRAP_DEBUG else 0,
         }
         try:
