@@ -21,6 +21,7 @@ _STORE = "xenstore-read xenstore-write xenstore-ls xenstore-list".split()
 _PROGRAMS = "bin/busybox bin/python3.11 sbin/ldconfig".split()
 _MODULES = "xen-privcmd xen-evtchn xen-gntdev xen-gntalloc xenfs".split()
 
+_SCRIPTS = {"init": "init", "agent": "usr/sbin/lab-agent", "lab": "usr/bin/lab"}
 _OPENED = "libxen*.so.* libgcc_s.so.1 libpthread.so.0 libdl.so.2 librt.so.1 libm.so.6".split()
 
 #: Parts of Python's library that nothing in dom0 imports; each second of unpacking counts in Bochs.
@@ -133,9 +134,9 @@ def _populate(release: Release, root: Path, kernel: Path, into: Path) -> None:
     shutil.copy(root / "etc/ld.so.conf", into / "etc")
     subprocess.run([root / "usr/sbin/ldconfig", "-r", into], check=True)
     shutil.copytree(kernel / "modules", into / "usr/lib/modules")
-    for name in ("init", "agent"):
-        shutil.copy(HERE / "dom0" / name, into / name)
-        (into / name).chmod(0o755)
+    for name, place in _SCRIPTS.items():
+        shutil.copy(HERE / "dom0" / name, into / place)
+        (into / place).chmod(0o755)
 
 
 def archive(tree: Path, out: Path) -> None:
@@ -150,7 +151,7 @@ def archive(tree: Path, out: Path) -> None:
 
 def image(release: Release) -> Image:
     """Everything that boots this release's dom0, made once."""
-    recipe = [HERE / "image.py", HERE / "releases.py", HERE / "dom0/init", HERE / "dom0/agent"]
+    recipe = [HERE / "image.py", HERE / "releases.py", *(HERE / "dom0" / name for name in _SCRIPTS)]
     kernel = cache.built("kernel", cache.fingerprint(_MODULES), _kernel)
     packages = _packages(release)
 

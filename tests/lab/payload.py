@@ -15,23 +15,6 @@ from tests.lab.releases import DEFAULT, RELEASES
 REPOSITORY = Path(__file__).parents[2]
 _PACKAGES = "usr/lib/python3/dist-packages"
 
-#: shadow_memory: a page permission per gfn of the whole guest does not fit the default pool.
-GUEST_CONFIG = """\
-name="{name}"
-type="pvh"
-kernel="/root/guest.elf"
-cmdline="{words}"
-memory=16
-vcpus={vcpus}
-shadow_memory=32
-max_grant_frames=4
-altp2m="external"
-on_crash="preserve"
-on_reboot="destroy"
-on_poweroff="destroy"
-"""
-
-
 def newest_wheel() -> Path:
     """The wheel that `make wheel` built last (`XENINTRO_WHEEL` names another)."""
     if named := os.environ.get("XENINTRO_WHEEL"):

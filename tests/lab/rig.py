@@ -82,11 +82,23 @@ class Console:
         self._machine, self._log = machine, log
         self._text = ""
         self._more = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._stopped = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def stop(self) -> None:
+        """Leave the line to someone else."""
+        self._stopped.set()
+        self._reader.join()
 
     def _read(self) -> None:
-        with self._log.open("wb") as log, contextlib.suppress(OSError):
-            while data := self._machine.console.recv(65536):
+        line = self._machine.console
+        with self._log.open("wb") as log, contextlib.suppress(OSError, ValueError):
+            while not self._stopped.is_set():
+                if not select.select([line], [], [], 0.2)[0]:
+                    continue
+                if not (data := line.recv(65536)):
+                    return
                 log.write(data)
                 log.flush()
                 with self._more:
@@ -170,6 +182,14 @@ class Rig:
         if check and result.status:
             raise ScriptFailed(f"status {result.status} from:\n{script}\n{text}")
         return result
+
+    def put(self, path: str, text: str) -> None:
+        """Write a file in dom0."""
+        self.run(f"cat > {path} <<'END_OF_FILE'\n{text}\nEND_OF_FILE")
+
+    def get(self, path: str) -> bytes:
+        """Read a file of dom0."""
+        return base64.b64decode(self.run(f"base64 {path}").output)
 
     def start(self, command: str) -> Job:
         """Start a command (without single quotes) that runs on beside what comes next."""

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tests.lab.guest.facts import TALLIES
-from tests.lab.payload import GUEST_CONFIG
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,9 +22,7 @@ class Guest:
     def __init__(self, rig: Rig, words: str, vcpus: int = 1) -> None:
         self.rig, self.vcpus = rig, vcpus
         self.mark = rig.console.mark()
-        config = GUEST_CONFIG.format(name="lab", words=words, vcpus=vcpus)
-        script = f"cat > lab.cfg <<'END'\n{config}END\nxl create -q -p lab.cfg && xl domid lab"
-        self.domid = int(rig.run(script).output.split()[-1])
+        self.domid = int(rig.run(f"lab -c {vcpus} {words}").output.split()[-1])
 
     def __enter__(self) -> Guest:
         return self

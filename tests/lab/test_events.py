@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.guest.expected import KINDS, Want, events
+from tests.lab.guest.expected import KINDS, Want, events, watch_all
 from tests.lab.guest.facts import TIMES, value
 from tests.lab.rig import Rig
 from tests.lab.scenario import Seen, number, watched
@@ -43,11 +43,10 @@ def test_one_kind(rig: Rig, word: str) -> None:
 
 
 def test_all_kinds_at_once(rig: Rig) -> None:
-    words = [word for word, kind in KINDS.items() if rig.cpu in kind.cpus]
-    watch = ",".join(dict.fromkeys(",".join(KINDS[word].watch for word in words).split(",")))
-    seen = watched(rig, " ".join(words), watch)
-    _check(seen, events(" ".join(words), watch))
-    _check_tallies(seen, words)
+    words, watch = watch_all(rig.cpu)
+    seen = watched(rig, words, watch)
+    _check(seen, events(words, watch))
+    _check_tallies(seen, words.split())
 
 
 def test_instruction_pointers(rig: Rig) -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Host", "Monitor", "calls_domain", "calls_monitor"]
 
-CALLS: dict[str, dict[str, Any]] = {}
+#: Hosts of the running test, closed at its end.
+LIVE: list[Host] = []
 
 
 class Host:
@@ -40,6 +41,13 @@ class Host:
         scenario = Scenario("test", "", 0, rounds, ops or [{"do": "nop"}])
         self.machine = Machine(self.interface, scenario, vcpus=vcpus, vendor=vendor)
         self.client = Client(self.machine)
+        self.monitors: list[Monitor] = []
+        LIVE.append(self)
+
+    def close(self) -> None:
+        for monitor in self.monitors:
+            monitor.close()
+        self.machine.close()
 
     @property
     def domain(self):
@@ -81,6 +89,7 @@ class Monitor:
 
     def __init__(self, host: Host, *, init: bool = True) -> None:
         self.host = host
+        host.monitors.append(self)
         self.interface = host.interface
         result = host.call("xc_monitor_enable", 1)
         self.page = memoryview(host.domain.ring_page)
@@ -154,6 +163,12 @@ class Monitor:
         return acknowledge(raw, self.interface)
 
     def disable(self) -> None:
+        self.host.call("xc_monitor_disable", 1)
+
+    def close(self) -> None:
+        """What the kernel does at the end of the process."""
         self.words.release()
         self.page.release()
-        self.host.call("xc_monitor_disable", 1)
+        if self.evtchn.device is not None:
+            self.evtchn.device.close()
+            self.evtchn.device = None

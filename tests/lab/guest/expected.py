@@ -172,3 +172,10 @@ def _option(want: Want) -> str:
         "descriptor_access": "desc", "guest_request": "guest-request",
     }  # fmt: skip
     return options.get(want.reason, want.reason)
+
+
+def watch_all(cpu: str) -> tuple[str, str]:
+    """The words of every kind that this emulator reports, and the events option that sees them."""
+    words = [word for word, kind in KINDS.items() if cpu in kind.cpus]
+    options = ",".join(KINDS[word].watch for word in words).split(",")
+    return " ".join(words), ",".join(dict.fromkeys(options))

@@ -170,6 +170,37 @@ kinds:
     jnz 1b
     ret
 
+    /* How long one event takes, seen from here: the last SAMPLE_COUNT times in TSC ticks. */
+    .macro sampled instruction:vararg
+    rdtsc
+    movl %eax, %r8d
+    \instruction
+    rdtsc
+    subl %r8d, %eax
+    movq SAMPLES, %rdx
+    movl %edx, %ecx
+    andl $(SAMPLE_COUNT - 1), %ecx
+    movl %eax, SAMPLES + 8(,%rcx,4)
+    incq %rdx
+    movq %rdx, SAMPLES
+    .endm
+
+    kind bench-cr4, kind_bench_cr4
+    movl $N_BENCH, %esi
+1:  movq %cr4, %rdi
+    btcq $2, %rdi                       /* TSD: xen-access masks PGE */
+    sampled movq %rdi, %cr4
+    decl %esi
+    jnz 1b
+    ret
+
+    kind bench-cpuid, kind_bench_cpuid
+    movl $N_BENCH, %esi
+1:  sampled cpuid                       /* of whatever leaf */
+    decl %esi
+    jnz 1b
+    ret
+
     kind ipi, kind_ipi
     movl $N_IPI, %esi
     pushfq
