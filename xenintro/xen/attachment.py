@@ -115,7 +115,7 @@ class Attachment:
         """
         name = self.info.name or f"domain {self._domid}"
         try:
-            info = domain_info(self._xc, self._domid)
+            info = domain_info(self._xc, self._domid, named=False)
         except NoSuchDomainError:
             info = None
         if info is None or info.dying or info.uuid != self.info.uuid:

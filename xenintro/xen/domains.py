@@ -61,8 +61,13 @@ class DomainInfo(msgspec.Struct, frozen=True):
     name: str | None
 
 
-def domain_info(xc: Xc, domid: int) -> DomainInfo:
+def domain_info(xc: Xc, domid: int, *, named: bool = True) -> DomainInfo:
     """One domain by its number.
+
+    Args:
+        xc: an open libxc.
+        domid: the number.
+        named: ask xenstore for its name; without, only Xen is asked, which never waits for another process.
 
     Raises:
         NoSuchDomainError: there is none.
@@ -71,6 +76,8 @@ def domain_info(xc: Xc, domid: int) -> DomainInfo:
     # Xen answers with the next domain there is when this one is gone.
     if record is None or _PREFIX.unpack_from(record)[0] != domid:
         raise NoSuchDomainError(f"no domain {domid}", why="Xen does not list it", hint="see: xenintro list")
+    if not named:
+        return _parse(record, xc.release, None)
     with XenStore() as store:
         return _parse(record, xc.release, store)
 
@@ -88,7 +95,7 @@ def _records(xc: Xc) -> Iterator[bytes]:
         domid = _PREFIX.unpack_from(record)[0] + 1
 
 
-def _parse(record: bytes, release: Release, store: XenStore) -> DomainInfo:
+def _parse(record: bytes, release: Release, store: XenStore | None) -> DomainInfo:
     domid, flags, tot_pages, max_pages, cpu_time, max_vcpu_id, handle = _PREFIX.unpack_from(record)
     hap = signatures.hap_flag(release)
     shutdown = bool(flags & _SHUTDOWN)
@@ -105,5 +112,5 @@ def _parse(record: bytes, release: Release, store: XenStore) -> DomainInfo:
         tot_pages=tot_pages,
         max_pages=max_pages,
         cpu_time_ns=cpu_time,
-        name=store.read(f"/local/domain/{domid}/name"),
+        name=store.read(f"/local/domain/{domid}/name") if store else None,
     )
