@@ -11,9 +11,7 @@ _LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64")
 
 
 def _dynamic(path: Path, tag: str) -> list[str]:
-    text = subprocess.run(
-        ["readelf", "-d", path], capture_output=True, text=True, check=False
-    ).stdout
+    text = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=False).stdout
     return re.findall(rf"\({tag}\).*\[(.+)\]", text)
 
 

@@ -58,9 +58,7 @@ def _kernel(into: Path) -> None:
     debs.unpack([deb for deb in debs.download("bookworm", [package]) if package in deb.name], into)
     (image,) = (into / "boot").glob("vmlinuz-*")
     packed = image.read_bytes()
-    (into / "vmlinux").write_bytes(
-        lzma.LZMADecompressor().decompress(packed[packed.index(b"\xfd7zXZ\0") :])
-    )
+    (into / "vmlinux").write_bytes(lzma.LZMADecompressor().decompress(packed[packed.index(b"\xfd7zXZ\0") :]))
     (into / "modules").mkdir()
     for name in _MODULES:
         (module,) = (into / "usr/lib/modules").rglob(f"{name}.ko")

@@ -76,7 +76,8 @@ def _bochs(files: Files, console: int, agent: int) -> list[str | Path]:
     iso, log = files.run / "lab.iso", files.run / "build.log"
     modules = "iso9660 biosdisk multiboot normal"
     cache.run(
-        ["grub-mkrescue", "-d", "/usr/lib/grub/i386-pc", "-o", iso, tree, f"--install-modules={modules}", f"--modules={modules}",
+        ["grub-mkrescue", "-d", "/usr/lib/grub/i386-pc", "-o", iso, tree,
+         f"--install-modules={modules}", f"--modules={modules}",
          "--locales=", "--fonts=", "--themes=", "--compress=no"], log,
     )  # fmt: skip
     rc = files.run / "bochsrc"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tests.lab.releases import DEFAULT, RELEASES
 
 REPOSITORY = Path(__file__).parents[2]
 _PACKAGES = "usr/lib/python3/dist-packages"
+
 
 def newest_wheel() -> Path:
     """The wheel that `make wheel` built last (`XENINTRO_WHEEL` names another)."""

@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from tests.lab import cache, image
 from tests.lab.machine import MODELS, Files, Machine
@@ -122,9 +123,7 @@ class Console:
             while not (found := re.compile(pattern).search(self._text, since)):
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._machine.alive():
-                    raise TimeoutError(
-                        f"no {pattern!r} on the console; its end:\n{self._text[-1500:]}"
-                    )
+                    raise TimeoutError(f"no {pattern!r} on the console; its end:\n{self._text[-1500:]}")
                 self._more.wait(min(left, 1))
         return found
 
@@ -157,7 +156,7 @@ class Rig:
             self._undo = undo.pop_all()
         self.boot_seconds = time.monotonic() - started
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

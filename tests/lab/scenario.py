@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.lab.guest.facts import TALLIES
 
@@ -24,7 +24,7 @@ class Guest:
         self.mark = rig.console.mark()
         self.domid = int(rig.run(f"lab -c {vcpus} {words}").output.split()[-1])
 
-    def __enter__(self) -> Guest:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
