@@ -9,7 +9,7 @@ import pytest
 from tests.sim.host import Host, Monitor
 from xenintro.codec import unpause
 from xenintro.response import Response
-from xenintro.sim.p2m import N2RWX, RX, RX2RW, RWX
+from xenintro.sim.p2m import N2RWX, RWX, RX, RX2RW
 
 VERSIONS = range(1, 8)
 PAGE = 0x400

@@ -27,25 +27,15 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "mem_access": Case(
-        {"do": "write", "gfn": PAGE}, ("xc_set_mem_access", RX, PAGE, 1), plain_passes=False
-    ),
+    "mem_access": Case({"do": "write", "gfn": PAGE}, ("xc_set_mem_access", RX, PAGE, 1), plain_passes=False),
     "write_ctrlreg": Case({"do": "cr3", "values": [0x5000, 0x6000]}, ("cr3",), plain_passes=True),
-    "mov_to_msr": Case(
-        {"do": "wrmsr", "msr": "tsc_aux", "values": [5, 6]}, ("msr",), plain_passes=True
-    ),
-    "software_breakpoint": Case(
-        {"do": "int3"}, ("xc_monitor_software_breakpoint", 1), plain_passes=False
-    ),
-    "guest_request": Case(
-        {"do": "guest_request"}, ("xc_monitor_guest_request", 1, 1), plain_passes=True
-    ),
+    "mov_to_msr": Case({"do": "wrmsr", "msr": "tsc_aux", "values": [5, 6]}, ("msr",), plain_passes=True),
+    "software_breakpoint": Case({"do": "int3"}, ("xc_monitor_software_breakpoint", 1), plain_passes=False),
+    "guest_request": Case({"do": "guest_request"}, ("xc_monitor_guest_request", 1, 1), plain_passes=True),
     "debug_exception": Case(
         {"do": "icebp"}, ("xc_monitor_debug_exceptions", 1, 1), plain_passes=False, since=2
     ),
-    "cpuid": Case(
-        {"do": "cpuid", "leaves": [1]}, ("xc_monitor_cpuid", 1), plain_passes=False, since=2
-    ),
+    "cpuid": Case({"do": "cpuid", "leaves": [1]}, ("xc_monitor_cpuid", 1), plain_passes=False, since=2),
     "descriptor_access": Case(
         {"do": "lgdt"}, ("xc_monitor_descriptor_access", 1), plain_passes=False, since=2
     ),

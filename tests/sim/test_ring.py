@@ -221,7 +221,13 @@ def test_flags_that_do_nothing_here(flags: int, rule: str) -> None:
     ],
 )
 def test_flag_that_came_later(flag: Flag, since: str) -> None:
-    before = {"4.7": (1, "4.6"), "4.9": (2, "4.8"), "4.14": (5, "4.13"), "4.15": (6, "4.14"), "4.17": (7, "4.16")}
+    before = {
+        "4.7": (1, "4.6"),
+        "4.9": (2, "4.8"),
+        "4.14": (5, "4.13"),
+        "4.15": (6, "4.14"),
+        "4.17": (7, "4.16"),
+    }
     version, release = before[since]
     host = Host(REQUEST, version=version, release=release)
     monitor = Monitor(host)

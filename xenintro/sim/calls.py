@@ -7,6 +7,7 @@ registers; `ARGUMENTS` says what they are. A ``:n`` is the width in bits; ``:b``
 from __future__ import annotations
 
 import errno
+from functools import cache
 from typing import TYPE_CHECKING
 
 from xenintro.sim.wire import Result
@@ -27,6 +28,7 @@ DOMID_INVALID = 0x7FF4
 _WIDE_DOMID: Release = (4, 10)
 
 _DOM = "dom"
+_GONE = "-"
 _SWITCH = {(4, 6): "dom enable:b"}
 
 #: By call and first release; the newest that is not newer than the release played counts.
@@ -38,7 +40,7 @@ ARGUMENTS: dict[str, dict[Release, str]] = {
     "xc_domain_unpause": {(4, 5): "dom"},
     "xc_domain_destroy": {(4, 5): "dom"},
     "xc_domain_shutdown": {(4, 5): "dom reason:32"},
-    "xc_domain_getinfo": {(4, 5): "first:32 count:32", (4, 18): "-"},
+    "xc_domain_getinfo": {(4, 5): "first:32 count:32", (4, 18): _GONE},
     "xc_domain_getinfolist": {(4, 5): "first:32 count:32"},
     "xc_domain_getinfo_single": {(4, 18): "dom"},
     "xc_domain_maximum_gpfn": {(4, 6): "dom"},
@@ -156,31 +158,36 @@ def perform(client: Client, name: str, raw: tuple[int, ...], data: bytes) -> Res
     if name == "close":
         return Result()
     machine = client.machine
-    forms = ARGUMENTS.get(name, {})
-    known = [release for release in forms if release <= machine.release]
-    if not known or name not in HANDLERS:
-        raise refuse(errno.ENOSYS)
-    spec = forms[max(known)]
-    if spec == "-":  # gone in this release
+    fields = _form(name, machine.release)
+    if fields is None or name not in HANDLERS:
         raise refuse(errno.ENOSYS)
     client.data = data
-    result = HANDLERS[name](client, *_arguments(machine, spec, raw))
+    arguments: list[int | Domain] = []
+    for value, (kind, mask) in zip(raw, fields, strict=False):
+        if kind == _DOM:
+            arguments.append(find(machine, value & mask))
+        else:
+            arguments.append(int(value & mask != 0) if kind == "b" else value & mask)
+    result = HANDLERS[name](client, *arguments)
     return result if isinstance(result, Result) else Result(result)
 
 
-def _arguments(machine: Machine, spec: str, raw: tuple[int, ...]) -> list[int | Domain]:
-    arguments: list[int | Domain] = []
-    for value, field in zip(raw, spec.split(), strict=False):
-        if field == _DOM:
-            width = 32 if machine.release >= _WIDE_DOMID else 16
-            arguments.append(find(machine, value & (1 << width) - 1))
-            continue
-        width_code = field.partition(":")[2]
-        if width_code == "b":
-            arguments.append(int(value & 0xFF != 0))
+@cache
+def _form(name: str, release: Release) -> tuple[tuple[str, int], ...] | None:
+    """The arguments of a call in a release, as kind and mask; None where there is no such call."""
+    known = [since for since in ARGUMENTS.get(name, {}) if since <= release]
+    if not known or ARGUMENTS[name][max(known)] == _GONE:
+        return None
+    fields = []
+    for field in ARGUMENTS[name][max(known)].split():
+        kind, _, width = field.partition(":")
+        if kind == _DOM:
+            fields.append((_DOM, 0xFFFFFFFF if release >= _WIDE_DOMID else 0xFFFF))
+        elif width == "b":
+            fields.append(("b", 0xFF))
         else:
-            arguments.append(value & (1 << int(width_code)) - 1)
-    return arguments
+            fields.append(("", (1 << int(width)) - 1))
+    return tuple(fields)
 
 
 def find(machine: Machine, domid: int) -> Domain:

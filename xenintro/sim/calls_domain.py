@@ -297,7 +297,6 @@ def _evtchn_open(client: Client) -> wire.Result:
 def _device(client: Client) -> Device:
     if client.device is None:
         raise refuse(errno.EBADF)
-    client.device.collect()
     return client.device
 
 

@@ -64,7 +64,8 @@ class LocalPort:
 
     def set_pending(self) -> None:
         """Raise the port; a masked one is remembered."""
-        self._device.collect()
+        if self._masked:
+            self._device.collect()
         if self._masked:
             self._pending = True
             if self._device.drained():
@@ -130,17 +131,20 @@ class Device:
         self.far.close()
 
     def collect(self) -> None:
-        """Take what the program wrote: ports to unmask."""
-        while True:
-            try:
-                packet = self.near.recv(4096)
-            except OSError:
-                return
-            if not packet:
-                return
-            for (port,) in PORT.iter_unpack(packet[: len(packet) // 4 * 4]):
-                if port in self._ports:
-                    self._ports[port].unmask()
+        """Take everything that the program wrote."""
+        while self.serve():
+            pass
+
+    def serve(self) -> bool:
+        """Take one packet that the program wrote, ports to unmask; False if there is none."""
+        try:
+            packet = self.near.recv(4096)
+        except OSError:
+            return False
+        for (port,) in PORT.iter_unpack(packet[: len(packet) // 4 * 4]):
+            if port in self._ports:
+                self._ports[port].unmask()
+        return bool(packet)
 
     def deliver(self, port: int) -> None:
         """Make a port readable."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -42,7 +43,7 @@ class Server:
     def __init__(self, machine: Machine, directory: Path) -> None:
         self.machine = machine
         self._epoll = select.epoll()
-        self._ready: dict[int, Callable[[], None]] = {}
+        self._ready: dict[int, Callable[[], object]] = {}
         self._stopping = False
         self._waiting: list[tuple[control.Condition, float, socket.socket]] = []
         self._next_sweep = 0.0
@@ -67,7 +68,7 @@ class Server:
 
     # Connections.
 
-    def _watch(self, fd: int, ready: Callable[[], None]) -> None:
+    def _watch(self, fd: int, ready: Callable[[], object]) -> None:
         self._ready[fd] = ready
         self._epoll.register(fd, select.EPOLLIN)
 
@@ -118,7 +119,7 @@ class Server:
             return
         self._call(connection, client, name, arguments, data)
         if name == "xenevtchn_open" and client.device is not None:
-            self._watch(client.device.near.fileno(), client.device.collect)
+            self._watch(client.device.near.fileno(), client.device.serve)
         if name == "close":
             self._close(connection, client)
 
@@ -229,7 +230,9 @@ def main() -> None:
     server = Server(machine, Path(config["directory"]))
     print("ready", flush=True)
     server.run()
-    os._exit(0)  # nothing here is worth the time to take apart
+    # Whoever started this may have been killed: nobody else removes it then.
+    shutil.rmtree(config["directory"], ignore_errors=True)
+    os._exit(0)  # the rest is not worth the time to take apart
 
 
 def _first_line() -> bytes:
