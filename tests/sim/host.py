@@ -61,10 +61,10 @@ class Host:
         """Make a call; OSError if it fails."""
         return perform(client or self.client, name, (*arguments, *[0] * (8 - len(arguments))), data)
 
-    def fails(self, name: str, *arguments: int, data: bytes = b"") -> int:
+    def fails(self, name: str, *arguments: int, data: bytes = b"", client: Client | None = None) -> int:
         """The errno of a call that must fail."""
         try:
-            self.call(name, *arguments, data=data)
+            self.call(name, *arguments, data=data, client=client)
         except OSError as error:
             assert error.errno is not None
             return error.errno

@@ -182,7 +182,7 @@ def _dominfo(client: Client, domain: Domain) -> bytes:
         bits |= 1 << (10 if release == (4, 8) else 9)
     pages = RAM_PAGES if domain.hvm else 0
     head = struct.pack(
-        "=IIII7QIII16sI",
+        "=IIII7QII16sI",
         domain.domid,
         0,
         bits,
@@ -192,7 +192,6 @@ def _dominfo(client: Client, domain: Domain) -> bytes:
         (pages + 256) * 4,
         len(domain.vcpus),
         len(domain.vcpus) - 1,
-        0,
         domain.uuid.bytes,
         0,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xenintro.errors import UsageError
-from xenintro.sim.program import ENCODING
+from xenintro.sim.program import ENCODING, Program
 
 _KEYS = {"description", "pace", "rounds", "op"}
 _NOT_AN_OPERATION = {"jmp", "loop", "hlt"}
@@ -60,6 +60,7 @@ def load(name: str) -> Scenario:
     ops = table.get("op", [])
     for op in ops:
         _check(name, op)
+    _assemble(name, ops)
     return Scenario(
         Path(name).stem,
         str(table.get("description", "")),
@@ -95,3 +96,13 @@ def _check(name: str, op: dict[str, Any]) -> None:
             why=f"known: {', '.join(known)}",
             hint=f"did you mean {close[0]!r}?" if close else "",
         )
+
+
+def _assemble(name: str, ops: list[dict[str, Any]]) -> None:
+    """Lay the code out once, for its errors."""
+    try:
+        Program(ops, 0)
+    except KeyError as error:
+        raise UsageError(f"scenario {name}: an operation lacks {error}") from error
+    except (TypeError, ValueError, IndexError) as error:
+        raise UsageError(f"scenario {name}: an operand makes no sense", why=str(error)) from error
