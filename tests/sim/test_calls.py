@@ -68,7 +68,8 @@ def test_traps_cannot_be_switched_on_twice() -> None:
         host.call(name, 1, 0)
     host.call("xc_monitor_write_ctrlreg", 1, 1, 1, 1, 0, 0)
     assert host.fails("xc_monitor_write_ctrlreg", 1, 1, 1, 1, 0, 0) == EEXIST
-    assert host.fails("xc_monitor_write_ctrlreg", 1, 32, 1, 1, 0, 0) == EINVAL
+    assert host.fails("xc_monitor_write_ctrlreg", 1, 4, 1, 1, 0, 0) == EINVAL
+    assert Host(version=1).fails("xc_monitor_write_ctrlreg", 1, 32, 1, 1, 0) == EINVAL
 
 
 def test_msr_ranges_and_ring() -> None:
@@ -207,6 +208,21 @@ def test_event_channel_calls() -> None:
     host.call("xenevtchn_unbind", monitor.port, client=monitor.evtchn)
     assert host.fails("xenevtchn_notify", monitor.port, client=monitor.evtchn) == ENOTCONN
     assert host.call(*bind, client=monitor.evtchn).value > 0, "Xen's end is unbound again"
+
+
+def test_resume_by_domctl_claims_to_fail_in_old_releases() -> None:
+    for version, code in ((1, EINVAL), (7, None)):
+        host = Host([{"do": "guest_request"}], version=version)
+        assert host.fails("xc_monitor_resume", 1) == ENODEV
+        monitor = Monitor(host)
+        host.call("xc_monitor_guest_request", 1, 1, 1)
+        host.run()
+        monitor.push(monitor.plain(monitor.event().raw), notify=False)
+        if code is None:
+            host.call("xc_monitor_resume", 1)
+        else:
+            assert host.fails("xc_monitor_resume", 1) == code
+        assert not host.vcpu.stopped
 
 
 def test_invalid_domid_is_named() -> None:

@@ -168,7 +168,7 @@ def test_destroyed_domain() -> None:
 
     assert host.domain.dying
     assert host.call("xc_monitor_disable", 1).value == 0, "ignored on a dying domain"
-    assert host.fails("xc_set_mem_access", 1, 7, PAGE, 1) == 3
+    assert host.fails("xc_set_mem_access", 1, 7, PAGE, 1) == 22
     monitor.notify()  # silently dropped
     flags = struct.unpack_from("=I", host.call("xc_domain_getinfolist", 1, 1).out, 4)[0]
     assert flags & 1

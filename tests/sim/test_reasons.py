@@ -345,6 +345,20 @@ def test_next_interrupt_is_reported_once() -> None:
     assert monitor.event().reason == "guest_request"
 
 
+def test_reinjected_trap_is_the_next_interrupt() -> None:
+    host, monitor = set_up("software_breakpoint", 7)
+    first = monitor.event()
+    monitor.answer(first, Response.reinjected().with_flags(Flag.GET_NEXT_INTERRUPT))
+    host.run()
+
+    event = monitor.event()
+    assert (event.reason, event.vector, event.type) == ("interrupt", 3, 6)
+    assert not host.vcpu.traps
+    monitor.answer(event)
+    host.run(1)
+    assert host.vcpu.traps == {3: 1}
+
+
 @pytest.mark.parametrize("enabled", [False, True])
 def test_instruction_that_the_emulator_does_not_know(enabled: bool) -> None:
     host = Host([{"do": "exotic", "gfn": PAGE}])

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 _ALL = 0xFFFF_FFFF_FFFF_FFFF
 _N2RWX = 9
-_CTRLREGS_MOST = 31  # write_ctrlreg_mask's size; 4.18 and later check against the array
+
+#: The highest index: what a bit mask held up to 4.9, then the size of the array of bitmasks.
+_LAST_CTRLREG = {False: 31, True: 3}
 
 # The ring.
 
@@ -37,7 +39,7 @@ def _enable(client: Client, domain: Domain) -> wire.Result:
     if not domain.hvm:
         raise refuse(errno.EINVAL)  # from xc_hvm_param_get
     if domain.dying:
-        return wire.Result(0, struct.pack("=I", 0), domain.ring_fd)
+        raise refuse(errno.EBUSY)  # a dying domain gets no pages: from xc_domain_populate_physmap_exact
     if domain.ring is not None:
         raise refuse(errno.EBUSY)
     if not domain.params[PARAM_MONITOR_RING_PFN]:
@@ -55,6 +57,8 @@ def _disable(client: Client, domain: Domain) -> int:
     if domain.domid == 0 or ring is None:
         raise refuse(errno.EINVAL)
     if ring.waiting:
+        # arch_monitor_cleanup_domain runs all the same: the traps are gone, the ring is not.
+        domain.forget_traps()
         raise refuse(errno.EBUSY)
     client.machine.disable_ring(domain, ring)
     return 0
@@ -67,8 +71,10 @@ def _resume(client: Client, domain: Domain) -> int:
     if domain.domid == 0:
         raise refuse(errno.EINVAL)
     if domain.ring is None:
-        raise refuse(errno.ENODEV if client.machine.release >= (4, 9) else errno.EINVAL)
+        raise refuse(errno.ENODEV)
     client.machine.resume(domain)
+    if client.machine.release < (4, 10):  # b32c0446b1, in the last point releases of 4.10 and later
+        raise refuse(errno.EINVAL)
     return 0
 
 
@@ -142,7 +148,7 @@ def _each_rep(client: Client, domain: Domain, enable: int) -> int:
 def _write_ctrlreg(client: Client, domain: Domain, index: int, enable: int, sync: int, *more: int) -> int:
     _check(client, domain, "write_ctrlreg")
     bitmask, onchangeonly = more if len(more) == 2 else (0, more[0])
-    if index > _CTRLREGS_MOST:
+    if index > _LAST_CTRLREG[client.machine.release >= (4, 10)]:
         raise refuse(errno.EINVAL)
     watched = domain.monitor.ctrlregs
     if (index in watched) == bool(enable):
@@ -201,7 +207,7 @@ def _mem_access(client: Client, domain: Domain) -> None:
     if domain.domid == 0:
         raise refuse(errno.EPERM)
     if domain.dying:
-        raise refuse(errno.ESRCH)
+        raise refuse(errno.EINVAL)  # rcu_lock_live_remote_domain_by_id
     if not domain.hvm or client.machine.vendor == "amd":
         raise refuse(errno.EINVAL)
     if domain.ring is None:
@@ -311,7 +317,7 @@ def _create_view(client: Client, domain: Domain, access: int) -> wire.Result:
 def _destroy_view(client: Client, domain: Domain, view: int) -> int:
     _altp2m(domain)
     if view == 0 or view not in domain.views:
-        raise refuse(errno.EBUSY if view == 0 or view >= MAX_ALTP2M else errno.EINVAL)
+        raise refuse(errno.EBUSY)
     if any(vcpu.view == view for vcpu in domain.vcpus):
         raise refuse(errno.EBUSY)
     del domain.views[view]

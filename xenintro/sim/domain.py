@@ -109,6 +109,11 @@ class Domain:
                 self.machine.rules.broke("effects-lost", f"vcpu {vcpu.vcpu_id}")
             vcpu.event = None
 
+    def forget_traps(self) -> None:
+        """arch_monitor_cleanup_domain: 4.6 has none (b848dc83cc)."""
+        if self.machine.release >= (4, 7):
+            self.monitor = Monitor(self.machine.release)
+
     def leave_views(self) -> None:
         """altp2m off, or its last view gone: every vCPU is back in view 0."""
         for vcpu in self.vcpus:

@@ -151,8 +151,7 @@ class Machine:
         ring.release()
         domain.ring = None
         domain.free_event_state()
-        if self.release >= (4, 7):  # arch_monitor_cleanup_domain, b848dc83cc
-            domain.monitor = type(domain.monitor)(self.release)
+        domain.forget_traps()
 
     def resume(self, domain: Domain) -> None:
         """vm_event_resume: all pushed responses are consumed when this returns."""

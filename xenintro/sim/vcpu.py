@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from xenintro.abi.constants import NO_ERROR_CODE
 from xenintro.sim import execute, p2m, state
+from xenintro.sim.events import traps
 from xenintro.sim.program import LINEAR_BASE, Insn
+from xenintro.sim.system import commit
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from xenintro.sim.domain import Domain
     from xenintro.sim.p2m import P2M
+    from xenintro.sim.system import Exit
 
 #: Events at one instruction, with no other executed in between, until the rule counts as broken.
 ENDLESS = 64
@@ -155,7 +159,7 @@ class Vcpu:
                 self._step_due = False
                 yield from self._stepped()
 
-    def _run_natively(self) -> execute.Exit | None:
+    def _run_natively(self) -> Exit | None:
         """Execute until an instruction exits to Xen, attention is needed or the turn is over."""
         domain, regs, kinds = self.domain, self.regs, execute.KINDS
         at, memory = domain.program.at, domain.memory
@@ -213,9 +217,10 @@ class Vcpu:
                 yield from execute.emulate(self, flags, event)
             writes, event.writes = event.writes, {}
             for register, (msr, value) in writes.items():
-                execute.commit(self, register, msr, value)
+                commit(self, register, msr, value)
         if self.injection is not None:
             injection, self.injection = self.injection, None
+            yield from self._report_interrupt(injection)
             self.trap(injection.vector)
             if injection.type in _SOFT_TRAPS:
                 self.regs["rip"] += injection.insn_length
@@ -224,16 +229,19 @@ class Vcpu:
         return self.stopped
 
     def _interrupt(self) -> Generator[None, None, None]:
-        if self.next_interrupt:
-            self.next_interrupt = False
-            vector = self.pending_interrupts[0]
-            values = {"vector": vector, "type": 0, "error_code": 0xFFFFFFFF, "cr2": 0}
-            yield from execute.traps(self, True, "interrupt", values)
-            while self.stopped:
-                yield
+        yield from self._report_interrupt(Injection(self.pending_interrupts[0], 0, NO_ERROR_CODE, 0))
         self.halted = False
         self.pending_interrupts.pop(0)
         self.interrupts += 1
+
+    def _report_interrupt(self, what: Injection) -> Generator[None, None, None]:
+        """The one-shot INTERRUPT event before what is pending is delivered (hvm_do_resume, 4.9 on)."""
+        if self.next_interrupt and self.event is not None:
+            self.next_interrupt = False
+            values = {"vector": what.vector, "type": what.type, "error_code": what.error_code, "cr2": 0}
+            yield from traps(self, True, "interrupt", values)
+            while self.stopped:
+                yield
 
     def _stepped(self) -> Generator[None, None, None]:
         """The monitor trap flag's exit (hvm_monitor_debug, HVM_MONITOR_SINGLESTEP_BREAKPOINT)."""
@@ -243,7 +251,7 @@ class Vcpu:
             self.single_step = False
         elif self.domain.monitor.singlestep:
             gfn = self.regs["rip"] - LINEAR_BASE >> 12
-            yield from execute.traps(self, True, "singlestep", {"gfn": gfn})
+            yield from traps(self, True, "singlestep", {"gfn": gfn})
 
     def _crash(self, rip: int) -> None:
         self.domain.machine.rules.broke(
