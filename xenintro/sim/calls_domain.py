@@ -315,5 +315,5 @@ def _unbind(client: Client, port: int) -> int:
 
 @handles("xenevtchn_notify")
 def _notify(client: Client, port: int) -> int:
-    _device(client).port(port).channel.send()
+    _device(client).port(port).notify()
     return 0

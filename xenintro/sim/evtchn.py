@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from xenintro.sim.rules import Rulebook
 
-#: Events in a row that find the port read but masked before the rule counts as broken: a client
-#: that answers in a loop is between reading and unmasking for a moment only.
+#: Notifications in a row through a port that was read and not unmasked, with an event pending on it,
+#: until the rule counts as broken: another thread may answer between the read and the unmask.
 _PATIENCE = 3
 
 
@@ -68,16 +68,20 @@ class LocalPort:
             self._device.collect()
         if self._masked:
             self._pending = True
-            if self._device.drained():
-                self._misses += 1
-                if self._misses == _PATIENCE:
-                    self._device.rules.broke(
-                        "not-unmasked", f"port {self.port} was read, {_PATIENCE} events came since"
-                    )
             return
         self._masked = True
         self._misses = 0
         self._device.deliver(self.port)
+
+    def notify(self) -> None:
+        """The program rings the other end."""
+        if self._pending:
+            self._device.collect()
+        if self._pending and self._device.drained():
+            self._misses += 1
+            if self._misses == _PATIENCE:
+                self._device.rules.broke("not-unmasked", f"port {self.port}")
+        self.channel.send()
 
     def unmask(self) -> None:
         """The program wrote the port back."""
