@@ -148,6 +148,18 @@ def test_injected_fault() -> None:
         assert run(simulation, code) == "[0, -12, 0]"
 
 
+def test_call_that_takes_effect_and_fails_all_the_same() -> None:
+    # libxc itself does so when the ring page cannot leave the physmap after the domctl.
+    faults = [{"call": "xc_monitor_enable", "errno": "ENOMEM", "after": True}]
+    code = """
+        h, port = interface(), ctypes.c_uint32()
+        print(xc.xc_monitor_enable(h, 1, ctypes.byref(port)), ctypes.get_errno())
+        print(call(xc.xc_monitor_enable, h, 1, ctypes.byref(port)), call(xc.xc_monitor_disable, h, 1))
+    """
+    with Simulation(scenario="idle", faults=faults) as simulation:
+        assert run(simulation, code).splitlines() == ["None 12", "-16 0"]
+
+
 def test_fault_that_kills_the_client() -> None:
     with Simulation(scenario="idle") as simulation:
         simulation.control("fault", fault={"call": "xc_domain_pause", "action": "kill-client"})

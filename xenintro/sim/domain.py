@@ -103,9 +103,10 @@ class Domain:
                 vcpu.event = EventState()
 
     def free_event_state(self) -> None:
-        """vm_event_cleanup_domain: what responses left is lost."""
+        """vm_event_cleanup_domain: what responses left is lost, which a dead guest does not notice."""
+        alive = self.shutdown is None
         for vcpu in self.vcpus:
-            if vcpu.event is not None and vcpu.event.pending:
+            if alive and vcpu.event is not None and vcpu.event.pending:
                 self.machine.rules.broke("effects-lost", f"vcpu {vcpu.vcpu_id}")
             vcpu.event = None
 

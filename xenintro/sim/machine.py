@@ -218,7 +218,7 @@ class Machine:
             "stuck_vcpus": [
                 vcpu.vcpu_id
                 for domain in self.domains.values()
-                if not domain.dying
+                if not domain.dying and domain.shutdown is None
                 for vcpu in domain.vcpus
                 if vcpu.event_pauses or vcpu.ring_blocked or vcpu.waiting
             ],
@@ -241,7 +241,7 @@ def _leftovers(domain: Domain, rules: Rulebook) -> None:
         rules.broke("views-left", where)
     if domain.pauses > domain.foreign_pauses:
         rules.broke("domain-left-paused", f"{where}: {domain.pauses - domain.foreign_pauses} times")
-    for vcpu in domain.vcpus:
+    for vcpu in domain.vcpus if domain.shutdown is None else ():
         if vcpu.event_pauses and domain.ring is None:
             rules.broke("vcpu-left-frozen", f"{where}: vcpu {vcpu.vcpu_id}")
         if vcpu.single_step:

@@ -1,4 +1,26 @@
-"""What the guest does: a TOML file, one that comes with xenintro or one's own."""
+"""What the guest does: a TOML file, one that comes with xenintro or one's own.
+
+Keys: ``description``, ``pace``, ``rounds`` (see `Scenario`), and a table ``[[op]]`` for each operation:
+
+=========================================  ====================================================
+``do``                                     operands (``times`` repeats any of them)
+=========================================  ====================================================
+``cr0`` ``cr3`` ``cr4`` ``xcr0``           ``values``: written one after the other
+``wrmsr``                                  ``msr`` (name or number), ``values``
+``cpuid``                                  ``leaves``: numbers, or ``[leaf, subleaf]``
+``read`` ``write`` ``modify`` ``exec``     ``gfn``, ``pages`` (1), ``offset`` (0)
+``walk`` ``exotic``                        the same: a page-table walk; an instruction that Xen
+                                           cannot emulate
+``in`` ``out``                             ``port`` (0xe9)
+``lldt`` ``ltr``                           ``selector`` (0x28)
+``interrupt``                              ``vector`` (0xef), delivered before the next one
+``int3`` ``icebp`` ``hwdb``                a breakpoint; a #DB by ICEBP, by hardware
+``guest_request``                          HVMOP_guest_request_vm_event
+``sgdt`` ``sidt`` ``lgdt`` ``lidt``        descriptor tables
+``sldt`` ``str``
+``nop`` ``pause``                          nothing
+=========================================  ====================================================
+"""
 
 from __future__ import annotations
 
