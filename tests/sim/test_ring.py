@@ -88,6 +88,18 @@ def test_asynchronous_events_block_guests_of_eight_vcpus(vcpus: int) -> None:
     assert host.broken() == ["ring-left", "traps-left"][:1]
 
 
+def test_no_vcpu_starves_for_a_slot() -> None:
+    host, monitor = requests_from(16)
+    seen: set[int] = set()
+    for _ in range(10):
+        for event in monitor.events():
+            seen.add(event.vcpu_id)
+            monitor.answer(event)
+        host.machine.turn()
+
+    assert seen == set(range(16))
+
+
 def test_asynchronous_slots_run_out_without_answers() -> None:
     host, monitor = requests_from(1, sync=False)
 

@@ -76,6 +76,16 @@ class Domain:
         """Whether none of its vCPUs may run."""
         return bool(self.pauses or self.dying or self.shutdown is not None)
 
+    def queue(self) -> list[Vcpu]:
+        """Its vCPUs in the order of their turns: those that a free slot has woken come first.
+
+        Xen wakes them before it unpauses the vCPU whose answer freed the slot.
+        """
+        if self.ring is None or not self.ring.woken:
+            return self.vcpus
+        woken, self.ring.woken = self.ring.woken, []
+        return woken + self.vcpus
+
     def has_gfn(self, gfn: int) -> bool:
         """Whether there is memory behind a gfn."""
         return 0 <= gfn < RAM_PAGES or gfn in _SPECIAL_PAGES

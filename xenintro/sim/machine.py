@@ -97,7 +97,7 @@ class Machine:
             self._refill(flowing)
         wait: float | None = None
         for domain in self.domains.values():
-            for vcpu in domain.vcpus:
+            for vcpu in domain.queue():
                 if vcpu.stopped:
                     continue
                 if vcpu.budget > 0:

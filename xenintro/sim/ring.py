@@ -34,6 +34,7 @@ class Ring:
     Attributes:
         unanswered: requests by vCPU, oldest first.
         waiting: vCPUs asleep inside Xen until a slot is free.
+        woken: those among them that a free slot has woken since the scheduler last looked.
         blocked: how many vCPUs are blocked because the ring is nearly full.
     """
 
@@ -43,6 +44,7 @@ class Ring:
         self.channel = channel
         self.unanswered: dict[int, list[Request]] = {}
         self.waiting: deque[Vcpu] = deque()
+        self.woken: list[Vcpu] = []
         self.blocked = 0
         self.req_prod = 0  # FRONT_RING_INIT: private, the page is not touched
         self.rsp_cons = 0
@@ -104,7 +106,9 @@ class Ring:
         """vm_event_wake: vCPUs that wait for a slot first, then blocked ones."""
         if self.waiting:
             for _ in range(min(self.free, len(self.waiting))):
-                self.waiting.popleft().waiting = False
+                vcpu = self.waiting.popleft()
+                vcpu.waiting = False
+                self.woken.append(vcpu)
         elif self.blocked and self.free > 0:
             self._wake_blocked()
 
