@@ -42,7 +42,7 @@ struct handle {
 	pthread_mutex_t lock;
 	int socket;
 	int events;		/* what /dev/xen/evtchn would be, else -1 */
-	char data[65536];
+	char data[262144];	/* more than a reply can be */
 };
 
 #define ARGS(...) ((const uint64_t[8]){ __VA_ARGS__ })
@@ -98,6 +98,10 @@ static int64_t exchange(struct handle *handle, const struct request *request,
 		close(passed);
 	if (reply.error) {
 		errno = reply.error;
+		return -1;
+	}
+	if (reply.length > (size_t)length - sizeof(reply)) {
+		errno = EMSGSIZE;
 		return -1;
 	}
 	if (out)
@@ -310,18 +314,27 @@ EXPORT void *xc_monitor_enable(void *handle, uint64_t domid, uint32_t *port)
 	return ring == MAP_FAILED ? NULL : ring;
 }
 
-static int set_multi(void *handle, const char *name, const uint64_t *args,
+#define MULTI_MOST 16384	/* what fits a packet */
+
+/* args: the integer arguments but for the count, which comes last, as argument number n. */
+static int set_multi(void *handle, const char *name, uint64_t *args, int n,
 		     const uint8_t *access, const uint64_t *gfns, uint32_t count)
 {
-	size_t length = count * (sizeof(*gfns) + sizeof(*access));
-	char *in = malloc(length + 1);
-	int result;
+	char *in = malloc(MULTI_MOST * (sizeof(*gfns) + sizeof(*access)));
+	int result = in ? 0 : -1;
 
-	if (!in)
-		return -1;
-	memcpy(in, gfns, count * sizeof(*gfns));
-	memcpy(in + count * sizeof(*gfns), access, count);
-	result = call(handle, name, args, in, length, NULL, NULL);
+	while (result == 0 && count) {
+		uint32_t some = count < MULTI_MOST ? count : MULTI_MOST;
+
+		memcpy(in, gfns, some * sizeof(*gfns));
+		memcpy(in + some * sizeof(*gfns), access, some);
+		args[n] = some;
+		result = call(handle, name, args, in, some * (sizeof(*gfns) + sizeof(*access)),
+			      NULL, NULL);
+		gfns += some;
+		access += some;
+		count -= some;
+	}
 	free(in);
 	return result;
 }
@@ -329,15 +342,17 @@ static int set_multi(void *handle, const char *name, const uint64_t *args,
 EXPORT int xc_set_mem_access_multi(void *handle, uint64_t domid, uint8_t *access,
 				   uint64_t *pages, uint32_t count)
 {
-	return set_multi(handle, "xc_set_mem_access_multi", ARGS(domid, count), access, pages,
-			 count);
+	uint64_t args[8] = { domid };
+
+	return set_multi(handle, "xc_set_mem_access_multi", args, 1, access, pages, count);
 }
 
 EXPORT int xc_altp2m_set_mem_access_multi(void *handle, uint64_t domid, uint64_t view,
 					  uint8_t *access, uint64_t *gfns, uint32_t count)
 {
-	return set_multi(handle, "xc_altp2m_set_mem_access_multi", ARGS(domid, view, count),
-			 access, gfns, count);
+	uint64_t args[8] = { domid, view };
+
+	return set_multi(handle, "xc_altp2m_set_mem_access_multi", args, 2, access, gfns, count);
 }
 
 /* Pages that cannot be mapped are told in errors; without errors, one spoils them all. */
