@@ -82,6 +82,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
+    _open_closed_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -98,8 +99,7 @@ def run(args: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 0
     except ReaderGoneError:
-        # What is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_the_rest()
         return 0
     except Exception as error:
         if "--debug" in args:
@@ -113,6 +113,22 @@ def run(args: list[str]) -> int:
         )
         return XenintroError.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _open_closed_streams() -> None:
+    """Give closed standard streams somewhere to go, before something else takes their descriptors."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+
+
+def _discard_the_rest() -> None:
+    """What is still buffered for a reader that has gone has nowhere to go."""
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _show(error: XenintroError) -> None:

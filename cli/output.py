@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import click
 from xenintro_cli.style import Style
 
+from xenintro.errors import XenintroError
 from xenintro.sinks import jsonl
 from xenintro.sinks.text import Lines
 
@@ -95,9 +98,30 @@ def write(data: bytes) -> None:
 
     Raises:
         ReaderGoneError: nobody reads any more.
+        XenintroError: the output cannot be written, for instance because the disk is full.
     """
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+    except OSError as error:
+        # What is buffered would fail again when Python closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise XenintroError(
+            "cannot write the output",
+            why=f"{error.strerror} on stdout",
+            hint="everything that was taken has been answered",
+        ) from error
+
+
+def say(text: str, *, color: bool) -> None:
+    """Write a line to stderr.
+
+    Raises:
+        ReaderGoneError: nobody reads any more.
+    """
+    try:
+        click.echo(text, err=True, color=color)
     except BrokenPipeError as error:
         raise ReaderGoneError from error

@@ -6,12 +6,12 @@ import signal
 import sys
 from contextlib import contextmanager
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from xenintro_cli import options
 from xenintro_cli.host import find_domain, open_xen
-from xenintro_cli.output import HumanOutput, JsonOutput
+from xenintro_cli.output import HumanOutput, JsonOutput, say
 from xenintro_cli.style import Style
 from xenintro_cli.summary import summary_lines
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Watched when no events are named: rare in a running guest, and possible on every x86 host.
 DEFAULT_EVENTS = "cr0,cr3,cr4,xcr0,msr:efer,msr:star,msr:lstar,guest-request"
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM)
 
 
 @click.command(name="watch")
@@ -140,7 +142,7 @@ class _Talk:
 
     def _say(self, text: str) -> None:
         if not self._quiet:
-            click.echo(text, err=True, color=self._style.color)
+            say(text, color=self._style.color)
 
 
 def _called(monitor: Monitor) -> str:
@@ -150,11 +152,18 @@ def _called(monitor: Monitor) -> str:
 
 @contextmanager
 def _stopped_by_signals(session: Session) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP end the session in order; a second one changes nothing."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: session.stop()) for number in numbers}
+    """Let every signal that a terminal or a service manager sends end the session in order.
+
+    A second one changes nothing. Ctrl-Z is ignored: a stopped process answers nobody, and the guest would
+    freeze. What was ignored before (nohup) stays ignored.
+    """
+    before: dict[int, Any] = {}
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, lambda *_: session.stop())
+    before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for restored, handler in before.items():
+            signal.signal(restored, handler)

@@ -25,11 +25,13 @@ class Machine(msgspec.Struct, frozen=True):
 
     Attributes:
         singlestep: the CPU has the monitor trap flag (VMX).
+        singlestep_armed: single-step events are trapped.
         altp2m: altp2m is active for the domain.
         control_registers: XEN_DOMCTL_MONITOR_OP_CONTROL_REGISTERS was issued (Xen 4.14 and newer).
     """
 
     singlestep: bool = True
+    singlestep_armed: bool = True
     altp2m: bool = False
     control_registers: bool = False
 
@@ -42,28 +44,42 @@ class _Rule(msgspec.Struct, frozen=True):
     arm64: bool = False
     needs: Flag | None = None
     excludes: Flag = Flag(0)
+    data: str | None = None  # the member of Response that goes with the flag
 
 
+_ACCESSES = frozenset({"mem_access", "descriptor_access"})
+_BREAKPOINT = frozenset({"software_breakpoint"})
 _EMUL_DATA = Flag.SET_EMUL_READ_DATA | Flag.SET_EMUL_INSN_DATA
-_EMULATED = frozenset({"mem_access", "descriptor_access", "software_breakpoint"})
 
+#: Of the ways to emulate Xen takes one: read data before no write before instruction bytes
+#: (hvm_vm_event_do_resume).
+#: It copies those for breakpoints only (vm_event_emulate_check, arch/x86/vm_event.c).
 _RULES: Mapping[Flag, _Rule] = {
-    Flag.EMULATE: _Rule(_EMULATED, (4, 5), excludes=Flag.FAST_SINGLESTEP),
-    Flag.EMULATE_NOWRITE: _Rule(frozenset({"mem_access"}), (4, 5), needs=Flag.EMULATE),
+    Flag.EMULATE: _Rule(_ACCESSES | _BREAKPOINT, (4, 5), excludes=Flag.FAST_SINGLESTEP),
+    Flag.EMULATE_NOWRITE: _Rule(_ACCESSES, (4, 5), needs=Flag.EMULATE, excludes=_EMUL_DATA),
     Flag.SET_EMUL_READ_DATA: _Rule(
-        frozenset({"mem_access"}), needs=Flag.EMULATE, excludes=Flag.SET_REGISTERS | Flag.SET_EMUL_INSN_DATA
+        _ACCESSES, needs=Flag.EMULATE, excludes=Flag.SET_REGISTERS, data="read_data"
     ),
-    Flag.SET_EMUL_INSN_DATA: _Rule(_EMULATED, (4, 8), needs=Flag.EMULATE, excludes=Flag.SET_REGISTERS),
+    Flag.SET_EMUL_INSN_DATA: _Rule(
+        _BREAKPOINT, (4, 8), needs=Flag.EMULATE, excludes=Flag.SET_REGISTERS, data="insn_data"
+    ),
     Flag.TOGGLE_SINGLESTEP: _Rule(excludes=Flag.FAST_SINGLESTEP),
     Flag.DENY: _Rule(frozenset({"write_ctrlreg", "mov_to_msr"})),
-    Flag.ALTERNATE_P2M: _Rule(),
-    Flag.SET_REGISTERS: _Rule(None, (4, 7), arm64=True, excludes=_EMUL_DATA),
+    Flag.ALTERNATE_P2M: _Rule(data="altp2m_idx"),
+    Flag.SET_REGISTERS: _Rule(None, (4, 7), arm64=True, excludes=_EMUL_DATA, data="registers"),
     Flag.GET_NEXT_INTERRUPT: _Rule(None, (4, 9)),
-    Flag.FAST_SINGLESTEP: _Rule(None, (4, 14), excludes=Flag.EMULATE),
+    Flag.FAST_SINGLESTEP: _Rule(None, (4, 14), excludes=Flag.EMULATE, data="fast_singlestep_view"),
 }
 
 #: rip is that of the instruction: sent back unchanged, it executes the instruction again, for ever.
-_REEXECUTED = frozenset({"write_ctrlreg", "mov_to_msr", "guest_request", "cpuid", "privileged_call"})
+_REEXECUTED = frozenset(
+    {"write_ctrlreg", "mov_to_msr", "guest_request", "cpuid", "privileged_call", "io_instruction"}
+)
+
+#: Reasons that a plain answer makes happen again, for ever, whatever the policy changed meanwhile.
+_NOT_PLAIN = frozenset({"cpuid", "privileged_call", "descriptor_access", "io_instruction"})
+
+_U16, _U64 = 0xFFFF, 0xFFFFFFFFFFFFFFFF
 
 _SETTABLE = {
     "x86_64": frozenset(
@@ -92,17 +108,41 @@ def check(event: Event, response: Response, machine: Machine) -> None:
 
 
 def _objection(event: Event, response: Response, machine: Machine) -> str | None:
-    if response.reinject and event.reason not in _REINJECTED:
-        return "only software_breakpoint and debug_exception carry a trap to reinject"
-    if not response.flags:
-        return None
+    if response.reinject:
+        if event.reason not in _REINJECTED or not event.paused:
+            return "only a synchronous software_breakpoint or debug_exception carries a trap to reinject"
+        if response.flags & Flag.SET_REGISTERS:
+            return "a trap is delivered at the instruction: registers cannot change with it"
     if not event.paused:
-        return "the event is asynchronous: the vCPU does not wait, Xen applies no flag"
+        return (
+            "the event is asynchronous: the vCPU does not wait, Xen applies no flag"
+            if response.flags
+            else None
+        )
+    if not response.flags & (Flag.EMULATE | Flag.SET_REGISTERS) and event.reason in _NOT_PLAIN:
+        return "the instruction would be executed again, for ever"
     for flag in Flag(response.flags):
         objection = _flag_objection(flag, event, response)
         if objection:
             return objection
-    return _state_objection(event, response, machine)
+    return _data_objection(event, response) or _state_objection(event, response, machine)
+
+
+def _data_objection(event: Event, response: Response) -> str | None:
+    for flag, rule in _RULES.items():
+        if rule.data is not None and bool(response.flags & flag) != (
+            getattr(response, rule.data) is not None
+        ):
+            return f"{(flag.name or '').lower()} and {rule.data} go together"
+    views = (response.altp2m_idx or 0, response.fast_singlestep_view or 0)
+    if any(not 0 <= view <= _U16 for view in views):
+        return "an altp2m view has 16 bits"
+    if response.insn_data is not None and len(response.insn_data) != 16:
+        return "instruction data is 16 bytes, all of which Xen may use"
+    room = event.interface.emul_read
+    if response.read_data is not None and room is not None and len(response.read_data) > room[1] - 4:
+        return f"at most {room[1] - 4} bytes of read data fit"
+    return None
 
 
 def _flag_objection(flag: Flag, event: Event, response: Response) -> str | None:
@@ -129,14 +169,15 @@ def _state_objection(event: Event, response: Response, machine: Machine) -> str 
     flags = response.flags
     if flags & (Flag.TOGGLE_SINGLESTEP | Flag.FAST_SINGLESTEP) and not machine.singlestep:
         return "this host cannot single-step (no monitor trap flag)"
+    newest = _newest_release(event.interface)
+    if flags & Flag.FAST_SINGLESTEP and not machine.singlestep_armed and newest < (4, 19):
+        return "before Xen 4.19 a fast single-step needs the singlestep trap armed (410ef33439)"
     if flags & (Flag.ALTERNATE_P2M | Flag.FAST_SINGLESTEP) and not machine.altp2m:
         return "altp2m is not active for this domain"
     if flags & Flag.DENY:
         return _deny_objection(event, machine)
     if flags & Flag.EMULATE and event.reason == "software_breakpoint" and not flags & Flag.SET_EMUL_INSN_DATA:
         return "a breakpoint is emulated only with instruction bytes"
-    if response.insn_data is not None and len(response.insn_data) != 16:
-        return "instruction data is 16 bytes, all of which Xen may use"
     if response.registers is not None:
         return _register_objection(event, response.registers)
     return None
@@ -155,6 +196,8 @@ def _register_objection(event: Event, registers: Mapping[str, int]) -> str | Non
     unsettable = sorted(set(registers) - _SETTABLE[arch])
     if unsettable:
         return f"Xen takes no {', '.join(unsettable)} from a response"
+    if any(not 0 <= value <= _U64 for value in registers.values()):
+        return "a register has 64 bits and no sign"
     counter = "rip" if arch == "x86_64" else "pc"
     unchanged = registers.get(counter, event.registers.get(counter)) == event.registers.get(counter)
     if unchanged and event.reason in _REEXECUTED:

@@ -103,7 +103,10 @@ class Response(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 _SET_REGISTERS = int(Flag.SET_REGISTERS)
-_PLAIN = Response(name="allow")
+_PLAIN = Response(name="plain")
+
+#: Lets an event happen that needs nothing more than its vCPU unpaused.
+ALLOWED = Response(name="allow")
 _EMULATE = Response(name="allow", flags=int(Flag.EMULATE))
 _STEP_END = Response(name="allow", flags=int(Flag.TOGGLE_SINGLESTEP))
 _REINJECT = Response(name="allow", reinject=True)
@@ -111,21 +114,21 @@ _REINJECT = Response(name="allow", reinject=True)
 #: What "allow" sends where it does not depend on the event's values. Effects: vm_event_resume and the
 #: handlers it calls (xen/common/vm_event.c, arch/x86/vm_event.c). Absent reasons have no generic answer.
 ALLOW: Mapping[str, Response] = {
-    "unknown": _PLAIN,
+    "unknown": ALLOWED,
     "mem_access": _EMULATE,
-    "mem_paging": _PLAIN,
-    "mem_sharing": _PLAIN,
-    "write_ctrlreg": _PLAIN,
-    "mov_to_msr": _PLAIN,
+    "mem_paging": ALLOWED,
+    "mem_sharing": ALLOWED,
+    "write_ctrlreg": ALLOWED,
+    "mov_to_msr": ALLOWED,
     "software_breakpoint": _REINJECT,
     "debug_exception": _REINJECT,
     "singlestep": _STEP_END,
-    "guest_request": _PLAIN,
-    "interrupt": _PLAIN,
+    "guest_request": ALLOWED,
+    "interrupt": ALLOWED,
     "descriptor_access": _EMULATE,
-    "emul_unimplemented": _PLAIN,
-    "vmexit": _PLAIN,
-    "io_instruction": _PLAIN,
+    "emul_unimplemented": ALLOWED,
+    "vmexit": ALLOWED,
+    "io_instruction": ALLOWED,
 }
 
 #: Reasons where a plain answer re-executes the instruction: the program counter moves on by hand.
@@ -145,14 +148,14 @@ def allow(event: Event) -> Response:
     if skipped is None:
         if not event.paused:
             # Nobody waits, and Xen has done by itself what had to be done (it injects an asynchronous #DB).
-            return _PLAIN
+            return ALLOWED
         return _table(event.interface)[event.reason]
     register, length = skipped
     if length is None:
         length = event.insn_length  # type: ignore[attr-defined]
     at = event.registers.get(register)
     if not isinstance(at, int):  # no such event on this architecture: nothing to move on
-        return _PLAIN
+        return ALLOWED
     value = (at + length) & 0xFFFFFFFFFFFFFFFF
     return Response(name="allow", flags=_SET_REGISTERS, registers={register: value})
 
@@ -167,4 +170,4 @@ def _table(interface: Interface) -> Mapping[str, Response]:
             emulates and interface.arch == "arm64"
         )
 
-    return {reason: response if possible(response) else _PLAIN for reason, response in ALLOW.items()}
+    return {reason: response if possible(response) else ALLOWED for reason, response in ALLOW.items()}

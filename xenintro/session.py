@@ -7,6 +7,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from xenintro.codec import decode, encode
+from xenintro.response import ALLOWED
 from xenintro.stats import Histogram
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Session:
         source: where requests come from.
         decide: the policy: gives a response, or None to let the event happen. If it raises, the event
             happens and the error is counted: a broken policy never stops the guest.
-        wanted: which events the observers are given; all are answered.
+        wanted: which events the policy and the observers are given; all are answered.
         observers: called with what was answered in one go, once the answers are out.
         limit: stop after this many events were shown.
         duration: stop after this many seconds.
@@ -111,6 +112,7 @@ class Session:
         self._limit = limit
         self._duration_ns = None if duration is None else int(duration * 1e9)
         self._stopping = False
+        self._policy_error: Exception | None = None
         self.summary = Summary()
 
     def stop(self) -> None:
@@ -142,7 +144,7 @@ class Session:
                 taken_ns = monotonic_ns()
                 with request:  # whatever happens below, the vCPU runs on
                     event = decode(request.raw, interface)
-                    response = self._respond(event)
+                    response = source.prepare(event, self._wish(event))
                     request.answer(encode(event, response))
                     batch.append((event, response, taken_ns))
         finally:
@@ -150,18 +152,27 @@ class Session:
         answered_ns = monotonic_ns()
         return [Handled(*entry, answered_ns) for entry in batch]
 
-    def _respond(self, event: Event) -> Response:
-        if self._decide is not None:
-            try:
-                return self._source.prepare(event, self._decide(event))
-            except Exception as error:
-                self.summary.policy_errors += 1
-                _log.warning("policy failed on %s, the event is allowed: %s", event.reason, error)
-        return self._source.prepare(event, None)
+    def _wish(self, event: Event) -> Response | None:
+        """What the policy answers; None lets the event happen."""
+        if self._decide is None or (self._wanted is not None and not self._wanted(event)):
+            return None
+        try:
+            response = self._decide(event)
+            if response is None or response.name == ALLOWED.name:
+                return None
+            self._source.check(event, response)
+        except Exception as error:
+            self.summary.policy_errors += 1
+            self._policy_error = error
+            return None
+        return response
 
     def _observe(self, batch: list[Handled]) -> None:
         for handled in batch:
             self.summary.count(handled)
+        if self._policy_error is not None:
+            _log.warning("the policy failed, events are allowed: %s", self._policy_error)
+            self._policy_error = None
         wanted = self._wanted
         shown = batch if wanted is None else [handled for handled in batch if wanted(handled.event)]
         if self._limit is not None:

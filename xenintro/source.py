@@ -33,6 +33,13 @@ class EventSource(Protocol):
     def requests(self) -> Iterator[Request]:
         """Every request that is there now. Each must be answered before the next is taken."""
 
+    def check(self, event: Event, response: Response) -> None:
+        """Pass an answer that has the effect it names here.
+
+        Raises:
+            IllegalResponseError: see `xenintro.legality`.
+        """
+
     def prepare(self, event: Event, response: Response | None) -> Response:
         """Do what must come before the answer, and give the answer to send.
 

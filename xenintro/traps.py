@@ -49,6 +49,10 @@ _MODIFIERS: Mapping[str, frozenset[str]] = {
 
 NAMES = (*CTRLREGS, "msr:lstar", "mem:rwx@GFN", *_SIMPLE)
 
+#: No guest has more: 2^32 pages are 16 TiB, and libxc counts pages with 32 bits.
+_LAST_GFN = 0xFFFFFFFE
+_LAST_MSR = 0xFFFFFFFF
+
 _MEM = re.compile(r"([rwx]+)@([0-9a-fA-FxX]+)(?:-([0-9a-fA-FxX]+))?")
 
 
@@ -165,8 +169,12 @@ def _mem(item: str, rest: str) -> Trap:
         )
     first = parse_int(match[2])
     last = parse_int(match[3]) if match[3] else first
-    if last < first:
-        raise UsageError(f"not a range of pages: {pages!r}", why="the last gfn is below the first")
+    if last < first or last > _LAST_GFN:
+        raise UsageError(
+            f"not a range of pages: {pages!r}",
+            why=f"the last gfn is below the first, or above {_LAST_GFN:#x}",
+            hint="for instance mem:rwx@0x1000-0x1fff",
+        )
     access = "".join(letter for letter in "rwx" if letter in match[1])
     trap = Trap(item, "mem_access", access=access, first_gfn=first, last_gfn=last)
     return _modified(trap, modifiers)
@@ -202,7 +210,12 @@ def _msr(text: str) -> int:
             if close
             else "any MSR can be given by number: msr:0xc0000082",
         )
-    return parse_int(text)
+    number = parse_int(text)
+    if number > _LAST_MSR:
+        raise UsageError(
+            f"not an MSR: {text!r}", why="MSR numbers have 32 bits", hint="for instance msr:0xc0000082"
+        )
+    return number
 
 
 def _unknown(name: str) -> UsageError:

@@ -87,6 +87,9 @@ class _PageSource:
     def prepare(self, event: Event, response: Response | None) -> Response:
         return allow(event) if response is None else response
 
+    def check(self, event: Event, response: Response) -> None:
+        """Never called: the policy lets everything happen."""
+
     def put(self, response: bytes) -> None:
         self._ring.put(response)
 

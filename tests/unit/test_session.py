@@ -52,6 +52,10 @@ class Batches:
             raise XenCallError("no", call="xc_set_mem_access", errno=12)
         return allow(event) if response is None else response
 
+    def check(self, event: Event, response: Response) -> None:
+        if response.name == "illegal":
+            raise IllegalResponseError("not legal")
+
     def put(self, response: bytes) -> None:
         self.answers.append(response)
 

@@ -1,11 +1,12 @@
-"""Traps on and off: which libxc call each trap is, and whether this host can do it."""
+"""Traps on and off: which libxc call each trap is."""
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from xenintro.abi import CAPABILITIES
-from xenintro.errors import NotSupportedError
+from xenintro.errors import XenCallError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,14 +48,30 @@ _SWITCHES: Mapping[str, Callable[[Xc, int, Trap, bool], None]] = {
 }
 
 
-def switch(xc: Xc, domid: int, trap: Trap, on: bool) -> None:
-    """Arm or disarm one trap. Interrupt traps need no call: they are asked for in responses.
+def arm(xc: Xc, domid: int, trap: Trap) -> None:
+    """Switch a trap on. Interrupts need no call: they are asked for in responses.
 
     Raises:
         XenintroError: Xen refused; the text says why.
     """
     if trap.reason in _SWITCHES:
-        _SWITCHES[trap.reason](xc, domid, trap, on)
+        _SWITCHES[trap.reason](xc, domid, trap, True)
+
+
+def disarm(xc: Xc, domid: int, trap: Trap) -> None:
+    """Switch a trap off, on or not.
+
+    Raises:
+        XenintroError: Xen refused; the text says why.
+    """
+    if trap.reason not in _SWITCHES:
+        return
+    try:
+        _SWITCHES[trap.reason](xc, domid, trap, False)
+    except XenCallError as error:
+        # Its switching on failed: there is nothing to take back.
+        if error.errno != errno.EEXIST:
+            raise
 
 
 def left_access(trap: Trap) -> str:
@@ -62,33 +79,6 @@ def left_access(trap: Trap) -> str:
     return _LEFT[trap.access]
 
 
-def check_capabilities(capabilities: int, traps: tuple[Trap, ...]) -> None:
-    """Refuse what this CPU, domain or release cannot trap; mem_access has no capability bit.
-
-    Raises:
-        NotSupportedError: names the trap and the likely reason.
-    """
-    for trap in traps:
-        bit = CAPABILITIES.get(trap.reason)
-        missing = bit is not None and not capabilities >> bit & 1
-        needs_step = trap.step and not has_singlestep(capabilities)
-        if missing or needs_step:
-            raise NotSupportedError(
-                f"this host cannot trap {trap.text}",
-                why=_WHY.get("singlestep" if needs_step else trap.reason, "Xen does not offer it here")
-                + f" (capabilities {capabilities:#x})",
-                hint="see what it can: xenintro doctor --domid N",
-            )
-
-
 def has_singlestep(capabilities: int) -> bool:
     """Whether the CPU has the monitor trap flag."""
     return bool(capabilities >> CAPABILITIES["singlestep"] & 1)
-
-
-_WHY: Mapping[str, str] = {
-    "singlestep": "single-stepping needs the monitor trap flag, which only Intel CPUs have",
-    "privileged_call": "privileged calls exist on Arm only",
-    "vmexit": "VM exits can be trapped from Xen 4.17 on",
-    "descriptor_access": "descriptor accesses can be trapped from Xen 4.9 on, if the CPU can",
-}

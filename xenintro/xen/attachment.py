@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from xenintro.codec import acknowledge
@@ -10,15 +9,13 @@ from xenintro.errors import DomainGoneError, NoSuchDomainError
 from xenintro.xen.domains import DomainInfo, domain_info
 from xenintro.xen.evtchn import EventChannel
 from xenintro.xen.ring import Ring
+from xenintro.xen.teardown import release_error, tried
 
 if TYPE_CHECKING:
     import select
-    from collections.abc import Callable
 
     from xenintro.abi import Interface
     from xenintro.xen.xc import Xc
-
-_log = logging.getLogger(__name__)
 
 _SHUTDOWN_REASONS = ("powered off", "rebooted", "was suspended", "crashed", "was killed by its watchdog")
 
@@ -58,8 +55,9 @@ class Attachment:
             self.ring.init()
             self._channel = EventChannel(xc.library)
             self._channel.bind(info.domid, remote_port)
-        except BaseException:
-            self.release()
+        except BaseException as error:
+            if failures := self.release():
+                raise release_error(info.name or f"domain {info.domid}", failures) from error
             raise
 
     @property
@@ -74,9 +72,10 @@ class Attachment:
         self._pauses += 1
 
     def unpause(self) -> None:
-        """Take back one `pause`."""
-        self._xc.unpause(self._domid)
-        self._pauses -= 1
+        """Take back one `pause`, if there is one: others may have paused the domain too."""
+        if self._pauses:
+            self._xc.unpause(self._domid)
+            self._pauses -= 1
 
     def wait(self, poll: select.poll, timeout: float) -> None:
         """Return when the channel rang, or after ``timeout`` seconds. ``poll`` watches the channel."""
@@ -94,9 +93,9 @@ class Attachment:
     def flush(self) -> None:
         """Publish the responses; Xen has consumed them when this returns."""
         if self._put:
-            self._put = 0
             self.ring.publish()
             self.channel.notify()
+            self._put = 0  # only now: what Xen was not told of is told again
 
     def drain(self) -> int:
         """Answer what is on the ring with the least response; returns how many there were."""
@@ -137,18 +136,27 @@ class Attachment:
             )
         return info
 
+    def disable(self) -> None:
+        """Give up the ring. vCPUs with unanswered requests stay paused for ever: drain first.
+
+        Raises:
+            ReleaseError: a vCPU waits for a free slot.
+        """
+        if self.enabled:
+            tried(self._count_unanswered, [])
+            self._xc.monitor_disable(self._domid)
+            self.enabled = False
+
     def release(self) -> list[Exception]:
         """Give everything back, in order; every step is tried. Returns what failed."""
         failures: list[Exception] = []
-        for step in (self._disable, self._unmap, self._close_channel, self._unpause_all):
+        unpauses = [self.unpause] * self._pauses
+        for step in (self.disable, self._unmap, self._close_channel, *unpauses):
             tried(step, failures)
         return failures
 
-    def _disable(self) -> None:
-        if self.enabled:
-            self.unanswered = self.ring.pending() + self.ring.unanswered
-            self._xc.monitor_disable(self._domid)
-            self.enabled = False
+    def _count_unanswered(self) -> None:
+        self.unanswered = self.ring.pending() + self.ring.unanswered + self._put
 
     def _unmap(self) -> None:
         if self._address is not None and not self.enabled:
@@ -159,18 +167,3 @@ class Attachment:
         if self._channel is not None:
             channel, self._channel = self._channel, None
             channel.close()
-
-    def _unpause_all(self) -> None:
-        while self._pauses:
-            self.unpause()
-
-
-def tried(step: Callable[[], object], failures: list[Exception]) -> bool:
-    """Run a step of a teardown, where every step is tried; whether it succeeded, else its error is kept."""
-    try:
-        step()
-    except Exception as error:
-        _log.info("while releasing: %s", error)
-        failures.append(error)
-        return False
-    return True

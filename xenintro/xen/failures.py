@@ -41,6 +41,7 @@ _TRIED = {
     "xc_domain_pause": "cannot pause domain {domid}",
     "xc_domain_unpause": "cannot unpause domain {domid}",
     "xc_domain_getinfolist": "cannot list the domains",
+    "xc_monitor_get_capabilities": "cannot ask what domain {domid} can be watched for",
     "xc_monitor_enable": "cannot watch domain {domid}",
     "xc_monitor_disable": "cannot release domain {domid}",
     "xc_hvm_inject_trap": "cannot inject a trap into domain {domid}",
@@ -105,7 +106,7 @@ MEANINGS: tuple[tuple[str, dict[int, Meaning]], ...] = (
             codes.EBUSY: Meaning(
                 DomainBusyError,
                 "another vm_event agent is attached, or one died without releasing it ({errno} from {call})",
-                "stop the other agent; if it died, only this frees the domain: xl destroy {domid}",
+                "stop the other agent; if it died, restart the domain: xl destroy {domid}",
                 what="domain {domid} is busy",
             ),
             codes.ENODEV: _NO_RING_PAGE,
@@ -217,6 +218,9 @@ MEANINGS: tuple[tuple[str, dict[int, Meaning]], ...] = (
 
 _UNKNOWN = Meaning(XenCallError, "{call}: {errno}")
 
+#: What to do where the row does not know better.
+_DOCTOR = "see what keeps it from working: xenintro doctor --domid {domid}"
+
 #: Numbers with several names, by the one that Xen uses.
 _NAMES = {
     **codes.errorcode,
@@ -243,7 +247,7 @@ def failure(call: str, errno: int, domid: int | None = None) -> XenintroError:
     }
     tried = next(text for pattern, text in _TRIED.items() if fnmatch.fnmatchcase(call, pattern))
     words["tried"] = tried.format(**words)
-    what, why, hint = (text.format(**words) for text in (meaning.what, meaning.why, meaning.hint))
+    what, why, hint = (text.format(**words) for text in (meaning.what, meaning.why, meaning.hint or _DOCTOR))
     if meaning is _UNKNOWN:
         why = f"{why} ({os.strerror(errno)})"
     if issubclass(meaning.error, XenCallError):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from xenintro.abi import CAPABILITIES
-from xenintro.errors import XenCallError, XenintroError
+from xenintro.errors import XenintroError
 from xenintro.xen.locate import is_control_domain
-from xenintro.xen.monitor import check_domain, ring_interface
+from xenintro.xen.preflight import check_domain, page_permissions, ring_interface
 from xenintro.xen.xc import connect
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _DEVICES = ("/dev/xen/privcmd", "/dev/xen/evtchn")
 
-#: No CPU has this MSR, but Xen's bitmap covers it: switching its trap off tells whether there is a ring.
-_UNUSED_MSR = 0x1FFF
+#: Outside of Xen's bitmaps: trapping it fails with ENXIO without a ring, with EINVAL with one.
+_IMPOSSIBLE_MSR = 0x3000
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -118,7 +118,6 @@ def _domain(xc: Xc, domid: int) -> Iterator[Finding]:
         yield Finding("paused", "domain", "info", "state", "paused by the toolstack", fix)
     try:
         yield from _abilities(xc, domid)
-        yield _ring(xc, domid)
     except XenintroError as error:
         yield _failed("capabilities", "domain", "capabilities", error)
 
@@ -128,52 +127,37 @@ def _abilities(xc: Xc, domid: int) -> Iterator[Finding]:
     names = [name for name, bit in CAPABILITIES.items() if bits >> bit & 1]
     yield Finding("capabilities", "domain", "ok", "events", ", ".join(names) or "none")
     try:
-        ring = _page_ring(xc, domid)
+        in_use = page_permissions(xc, domid)
     except XenintroError:
-        ring = None
-    if ring is None:
         detail = "page accesses cannot be trapped: that needs an Intel CPU and hardware-assisted paging"
         yield Finding("mem-access", "domain", "warn", "mem_access", detail)
+        yield _ring(_msr_ring(xc, domid))
     else:
         yield Finding("mem-access", "domain", "ok", "mem_access", "page accesses can be trapped")
+        yield _ring(in_use)
 
 
-def _ring(xc: Xc, domid: int) -> Finding:
-    in_use = _page_ring(xc, domid)
-    if in_use is None:
-        in_use = _msr_ring(xc, domid)
+def _ring(in_use: bool | None) -> Finding:
     if in_use is None:
         return Finding("ring", "domain", "info", "other agent", "this release does not tell")
     if in_use:
         return Finding(
             *("ring", "domain", "error", "other agent", "another agent is attached, or one died attached"),
-            fix="stop the other agent; if there is none, only destroying the domain frees the ring",
+            fix="stop the other agent; if it died, restart the domain",
         )
     return Finding("ring", "domain", "ok", "other agent", "none")
 
 
-def _page_ring(xc: Xc, domid: int) -> bool | None:
-    """Whether the domain has a ring, as xc_get_mem_access tells: ENODEV without one (mem_access.c)."""
-    try:
-        xc.get_mem_access(domid, 0)
-    except XenintroError as error:
-        code = getattr(error, "errno", None)
-        if code == errno.ENODEV:
-            return False
-        # No page permissions on this machine; a ring would not change that.
-        return None
-    return True
-
-
 def _msr_ring(xc: Xc, domid: int) -> bool | None:
-    """The same by arch_monitor_domctl_event (Xen 4.8): ENXIO without a ring, EEXIST with one."""
+    """Whether the domain has a ring, from the order of checks in arch_monitor_domctl_event (Xen 4.8)."""
     if xc.release < (4, 8):
         return None
     try:
-        xc.mov_to_msr(domid, _UNUSED_MSR, enable=False)
-    except XenCallError as error:
-        return error.errno != errno.ENXIO
-    return True
+        xc.mov_to_msr(domid, _IMPOSSIBLE_MSR, enable=True)
+    except XenintroError as error:
+        code = getattr(error, "errno", None)
+        return {errno.ENXIO: False, errno.EINVAL: True}.get(code) if code else None
+    return None
 
 
 def _failed(id: str, section: str, what: str, error: XenintroError) -> Finding:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from xenintro.abi import Flag
 from xenintro.events import EmulUnimplemented, MemAccess, Singlestep
-from xenintro.response import Response, allow
+from xenintro.response import ALLOWED, Response, allow
 from xenintro.xen.arming import OPEN, left_access
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ class Stepping:
         self._interrupts = any(trap.reason == "interrupt" for trap in traps)
         self._open: dict[int, set[int]] = {}  # vcpu_id -> pages open for its step
         self._emulated: dict[int, int] = {}  # vcpu_id -> page of the access emulated last
-        self.used = self._always
 
     def allow(self, event: Event) -> Response:
         """The answer that lets the event happen. Opens or closes pages on the way.
@@ -55,31 +54,37 @@ class Stepping:
         return response
 
     def _stepped(self, event: Event) -> Response | None:
+        vcpu_id = event.vcpu_id
+        emulated = self._emulated.pop(vcpu_id, None)
         if isinstance(event, MemAccess):
             trap = self._trap_of(event.gfn)
-            if (trap is not None and trap.step) or event.vcpu_id in self._open:
-                return self._open_page(event.vcpu_id, event.gfn)
-            self._emulated[event.vcpu_id] = event.gfn
+            if (trap is not None and trap.step) or vcpu_id in self._open:
+                return self._open_page(vcpu_id, event.gfn)
+            self._emulated[vcpu_id] = event.gfn
         elif isinstance(event, Singlestep):
-            return self._close_pages(event.vcpu_id)
-        elif isinstance(event, EmulUnimplemented) and self._can_step and event.vcpu_id in self._emulated:
-            return self._open_page(event.vcpu_id, self._emulated[event.vcpu_id])
+            self.close_pages(vcpu_id)
+            return ALLOWED if self._always else None
+        elif isinstance(event, EmulUnimplemented) and self._can_step and emulated is not None:
+            return self._open_page(vcpu_id, emulated)
         return None
 
-    def _open_page(self, vcpu_id: int, gfn: int) -> Response:
-        self._set_access(gfn, OPEN)
-        self.used = True
-        stepping = vcpu_id in self._open or self._always
-        self._open.setdefault(vcpu_id, set()).add(gfn)
-        # The flag is a toggle: a vCPU that steps already (its instruction touches two pages) keeps stepping.
-        return Response.plain() if stepping else _STEP
+    def close_pages(self, vcpu_id: int) -> None:
+        """The vCPU's step is done: pages that were open for it trap again.
 
-    def _close_pages(self, vcpu_id: int) -> Response | None:
+        Raises:
+            XenintroError: a page's permission could not be changed.
+        """
         for gfn in self._open.pop(vcpu_id, ()):
             trap = self._trap_of(gfn)
             if trap is not None and not any(gfn in pages for pages in self._open.values()):
                 self._set_access(gfn, left_access(trap))
-        return Response.plain() if self._always else None
+
+    def _open_page(self, vcpu_id: int, gfn: int) -> Response:
+        self._set_access(gfn, OPEN)
+        stepping = vcpu_id in self._open or self._always
+        self._open.setdefault(vcpu_id, set()).add(gfn)
+        # The flag is a toggle: a vCPU that steps already (its instruction touches two pages) keeps stepping.
+        return ALLOWED if stepping else _STEP
 
     def _trap_of(self, gfn: int) -> Trap | None:
         return next((trap for trap in self._pages if trap.covers(gfn)), None)

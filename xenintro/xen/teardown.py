@@ -1,0 +1,150 @@
+"""Giving a domain back: a list of steps, each tried even if the one before failed."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
+
+from xenintro.errors import DomainGoneError, ReleaseError, XenintroError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xenintro.xen.attachment import Attachment
+    from xenintro.xen.xc import Xc
+
+_log = logging.getLogger(__name__)
+
+#: How long vCPUs get to apply what they were answered with before the ring goes away.
+_SETTLE_SECONDS = 0.5
+_RUN_AT_MOST = 0.02
+_RUN_STEP = 0.001
+#: How long xc_monitor_disable is tried again while it says EBUSY.
+_DISABLE_SECONDS = 1.0
+
+
+class Teardown:
+    """The way out of one attachment.
+
+    Args:
+        xc: an open libxc.
+        attachment: what is given up.
+        disarm: one call per trap that may be on.
+        can_step: the host has the monitor trap flag.
+    """
+
+    def __init__(
+        self, xc: Xc, attachment: Attachment, disarm: list[Callable[[], None]], *, can_step: bool
+    ) -> None:
+        self._xc = xc
+        self._attachment = attachment
+        self._disarm = disarm
+        self._can_step = can_step
+
+    def run(self) -> list[Exception]:
+        """Traps off, everything answered, ring gone, unpaused as often as paused; returns what failed."""
+        attachment = self._attachment
+        failures: list[Exception] = []
+        settle = attachment.drain if self._stands_still() else self._settle
+        if attachment.enabled:
+            for step in (*self._disarm, attachment.pause, *self._steps_off(), settle, self._disable):
+                tried(step, failures)
+        if failures and self._is_gone():
+            # It died on the way: Xen took everything back itself, and only the mapping is left to give up.
+            failures.clear()
+        return failures + attachment.release()
+
+    def _stands_still(self) -> bool:
+        """Whether the vCPUs will not run however long we wait: paused by others, crashed, or gone."""
+        try:
+            return self._attachment.check().paused
+        except XenintroError as error:
+            _log.info("while releasing: %s", error)
+            return True
+
+    def _is_gone(self) -> bool:
+        try:
+            self._attachment.check()
+        except DomainGoneError:
+            return not self._attachment.enabled
+        except XenintroError:
+            return False
+        return False
+
+    def _steps_off(self) -> list[Callable[[], None]]:
+        """Single-step off on every vCPU, wanted or not: nothing else clears it, and it blocks interrupts."""
+        domid, vcpus = self._attachment.info.domid, range(self._attachment.info.nr_vcpus)
+        if not self._can_step:
+            return []
+        return [partial(self._xc.debug_control, domid, vcpu_id, single_step=False) for vcpu_id in vcpus]
+
+    def _settle(self) -> None:
+        """Answer until nothing is left, letting the vCPUs apply answers that only act when they run.
+
+        xc_monitor_disable discards registers and emulation that a vCPU has not picked up, and on Xen 4.6 to
+        4.13 the register write itself (985ba41f66). vCPUs that waited for a slot come to the ring only now.
+        """
+        deadline = monotonic() + _SETTLE_SECONDS
+        quiet_rounds = 0
+        while quiet_rounds < 2 and monotonic() < deadline:
+            answered = self._attachment.drain()
+            quiet = self._let_run() and not answered
+            quiet_rounds = quiet_rounds + 1 if quiet else 0
+        self._attachment.drain()
+
+    def _let_run(self) -> bool:
+        """Let the domain run for a moment; whether every vCPU ran or has nothing to do."""
+        before = self._vcpu_times()
+        limit = monotonic() + _RUN_AT_MOST
+        self._attachment.unpause()
+        try:
+            while True:
+                sleep(_RUN_STEP)
+                after = self._vcpu_times().items()
+                ran = all(blocked or time > before[vcpu_id][0] for vcpu_id, (time, blocked) in after)
+                if ran or monotonic() >= limit:
+                    return ran
+        finally:
+            self._attachment.pause()
+
+    def _vcpu_times(self) -> dict[int, tuple[int, bool]]:
+        times = {}
+        for vcpu_id in range(self._attachment.info.nr_vcpus):
+            info = self._xc.vcpu_info(self._attachment.info.domid, vcpu_id)
+            times[vcpu_id] = info.cpu_time_ns, info.blocked or not info.online
+        return times
+
+    def _disable(self) -> None:
+        """Give up the ring; EBUSY means that a vCPU still waits for a slot: it gets one, and runs."""
+        deadline = monotonic() + _DISABLE_SECONDS
+        while True:
+            try:
+                return self._attachment.disable()
+            except ReleaseError:
+                if monotonic() >= deadline:
+                    raise
+            self._attachment.drain()
+            self._let_run()
+
+
+def tried(step: Callable[[], object], failures: list[Exception]) -> bool:
+    """Run a step of a teardown; whether it succeeded, else its error is kept."""
+    try:
+        step()
+    except Exception as error:
+        _log.info("while releasing: %s", error)
+        failures.append(error)
+        return False
+    return True
+
+
+def release_error(name: str, failures: list[Exception]) -> ReleaseError:
+    """What is said when a domain could not be given back cleanly."""
+    reasons = (f"{f.what}: {f.why}" if isinstance(f, XenintroError) and f.why else str(f) for f in failures)
+    return ReleaseError(
+        f"could not release {name} cleanly",
+        why="; ".join(dict.fromkeys(reasons)),
+        hint="look at it: xl list; xenintro doctor",
+    )
