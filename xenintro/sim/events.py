@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from xenintro.abi import Flag
@@ -44,7 +45,7 @@ def traps(vcpu: Vcpu, sync: bool, reason: str, values: dict[str, Any]) -> Genera
     header = (flags, vcpu.vcpu_id, view)
     raw = domain.machine.writer.write(reason, header, values, vcpu.regs)
     domain.machine.posted(domain, ring, reason)
-    ring.put(vcpu, Request(reason, sync, raw))
+    ring.put(vcpu, Request(reason, sync, raw, monotonic_ns()))
     return 1 if sync else domain.quirks.asynchronous
 
 

@@ -113,13 +113,14 @@ class Simulation:
     def environment(self) -> dict[str, str]:
         """The variables that make a program meet this simulator."""
         path = os.environ.get("PATH", os.defpath)
-        # In front: what Debian has in /usr/sbin are wrappers that look for a running Xen.
+        # In front: what Debian has in /usr/sbin are wrappers that look for a running Xen. At the end: this
+        # xenintro, whose virtual environment need not be activated.
         own = f"/usr/lib/xen-{self._release}/bin"
         others = sorted(str(folder) for folder in Path("/usr/lib").glob("xen-*/bin"))
         tools = [own, *(folder for folder in others if folder != own)]
         return {
             "LD_LIBRARY_PATH": str(self.directory),
-            "PATH": os.pathsep.join([*tools, path]),
+            "PATH": os.pathsep.join([*tools, path, str(Path(sys.executable).parent)]),
             "XENINTRO_SIM_SOCKET": str(self._socket),
             "XENINTRO_XEN": str(self.directory),
             "XENSTORED_PATH": str(self.directory / "xenstore"),

@@ -13,6 +13,7 @@ from xenintro.sim.program import Program
 from xenintro.sim.ring import REQ_PROD, RSP_EVENT, RSP_PROD, Ring
 from xenintro.sim.rules import Rulebook
 from xenintro.sim.state import SlotWriter
+from xenintro.stats import Histogram
 
 if TYPE_CHECKING:
     from xenintro.abi import Interface
@@ -37,6 +38,7 @@ class Machine:
         interface: the layout of its ring; `release` is the Xen release behind it.
         vendor: ``intel`` or ``amd``.
         domains: by domid.
+        answer_times: nanoseconds from a request's posting to its response being consumed.
         events, answered: requests posted, and requests that got their response.
         by_reason: `events` by reason.
     """
@@ -60,6 +62,7 @@ class Machine:
         self.writer = SlotWriter(interface)
         self.events = 0
         self.answered = 0
+        self.answer_times = Histogram()
         self.by_reason: dict[str, int] = {}
         self._vcpus = vcpus
         self._next_domid = 3
@@ -213,6 +216,11 @@ class Machine:
             "abi": self.interface.id,
             "events": self.events,
             "answered": self.answered,
+            "answer_ns": {
+                "p50": self.answer_times.percentile(50),
+                "p99": self.answer_times.percentile(99),
+                "max": self.answer_times.max,
+            },
             "by_reason": self.by_reason,
             "violations": self.rules.entries() + rules.entries(),
             "stuck_vcpus": [

@@ -6,6 +6,7 @@ The table `EFFECTS` follows the order of common/vm_event.c:vm_event_resume.
 from __future__ import annotations
 
 import struct
+from time import monotonic_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from xenintro.abi import CTRLREGS, Flag
@@ -121,6 +122,7 @@ def _answered(machine: Machine, ring: Ring, vcpu: Vcpu, response: Response) -> R
                 f"vcpu {vcpu.vcpu_id}: {response.reason} answers {match.reason}",
             )
         waiting.remove(match)
+        machine.answer_times.record(monotonic_ns() - match.posted_ns)
         return match
     ring.unsolicited += 1
     if response.reason_code == 0 and response.flags == _PAUSED and not domain.monitor.armed():

@@ -26,6 +26,7 @@ class Request(NamedTuple):
     reason: str
     sync: bool
     raw: bytes
+    posted_ns: int
 
 
 class Ring:
