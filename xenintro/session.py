@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 #: and newer); looking again after this many seconds bounds what that costs.
 BACKSTOP = 0.1
 
+#: Answered requests that may wait to be shown while more come.
+_BATCH = 64
+
 
 class Handled(NamedTuple):
     """A request that has been answered. Times are monotonic nanoseconds."""
@@ -129,7 +132,11 @@ class Session:
         try:
             while not self._done():
                 self._source.wait(BACKSTOP)
-                self._observe(self.answer_batch())
+                batch = self.answer_batch()
+                # Those who wait go before those who watch: look again before anything is shown.
+                while 0 < len(batch) < _BATCH and (more := self.answer_batch()):
+                    batch += more
+                self._observe(batch)
         finally:
             self.summary.end()
         return self.summary

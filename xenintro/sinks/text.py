@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from functools import lru_cache
 from typing import Protocol
 
 from xenintro.events import (
@@ -34,6 +35,7 @@ _DROPPED_FIRST = ("where", "time", "pause")
 class Palette(Protocol):
     """Colours of a stream; `xenintro_cli.style.Style` is one."""
 
+    color: bool
     arrow: str
     micro: str
 
@@ -58,14 +60,13 @@ class Lines:
     def __init__(self, palette: Palette, width: int | None) -> None:
         self._palette = palette
         self._widths = _fitting(width)
+        self._template = "  ".join(
+            f"{{{name}:{'>' if name == 'pause' else '<'}{width}}}" for name, width in self._widths.items()
+        )
 
     def header(self) -> str:
         """The names of the columns."""
-        cells = [
-            name.rjust(width) if name == "pause" else name.ljust(width)
-            for name, width in self._widths.items()
-        ]
-        return self._palette.dim("  ".join(cells).rstrip())
+        return self._palette.dim(self._template.format_map({name: name for name in _WIDTHS}).rstrip())
 
     def line(self, event: Event, *, time_ns: int | None, answer: str | None, pause_ns: int | None) -> str:
         """One event. Times are nanoseconds, since the epoch for ``time_ns``; None where unknown."""
@@ -79,17 +80,18 @@ class Lines:
             "answer": "-" if answer is None else answer if answer == "allow" else answer.upper(),
             "pause": "-" if pause_ns is None else format_ns(pause_ns).replace("µ", palette.micro),
         }
-        parts = []
-        for name, width in self._widths.items():
-            text = cells[name].rjust(width) if name == "pause" else cells[name].ljust(width)
-            if name == "event":
-                text = palette.event(text, event.reason)
-            elif name == "answer":
-                text = palette.dim(text) if answer in (None, "allow") else palette.alarm(text)
-            elif name in ("time", "pause"):
-                text = palette.dim(text)
-            parts.append(text)
-        return "  ".join(parts).rstrip()
+        if palette.color:
+            self._paint(cells, event.reason, answer)
+        return self._template.format_map(cells).rstrip()
+
+    def _paint(self, cells: dict[str, str], reason: str, answer: str | None) -> None:
+        """Colour the cells, padded before: a terminal's escapes have no width."""
+        palette = self._palette
+        cells["event"] = palette.event(f"{reason:{_WIDTHS['event']}}", reason)
+        text = f"{cells['answer']:{_WIDTHS['answer']}}"
+        cells["answer"] = palette.dim(text) if answer in (None, "allow") else palette.alarm(text)
+        cells["time"] = palette.dim(f"{cells['time']:{_WIDTHS['time']}}")
+        cells["pause"] = palette.dim(f"{cells['pause']:>{_WIDTHS['pause']}}")
 
     def _what(self, event: Event) -> str:
         arrow = self._palette.arrow
@@ -124,9 +126,11 @@ class Lines:
 
 def where(event: Event) -> str:
     """The instruction that caused the event, ``-`` where the snapshot does not say."""
-    counter = event.registers.get("rip" if event.interface.arch == "x86_64" else "pc")
-    known = isinstance(counter, int) and event.version == event.interface.version
-    return f"rip {address(counter)}" if known and isinstance(counter, int) else "-"
+    interface = event.interface
+    counter = event.registers.get("rip" if interface.arch == "x86_64" else "pc")
+    if not isinstance(counter, int) or event.version != interface.version:
+        return "-"
+    return f"rip {address(counter)}"
 
 
 def address(value: int) -> str:
@@ -140,7 +144,12 @@ def _gfn(gfn: int) -> str:
 
 def _clock(time_ns: int) -> str:
     seconds, fraction = divmod(time_ns, 1_000_000_000)
-    return f"{datetime.datetime.fromtimestamp(seconds).astimezone():%H:%M:%S}.{fraction // 1000:06d}"
+    return f"{_second(seconds)}.{fraction // 1000:06d}"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(seconds).astimezone():%H:%M:%S}"
 
 
 def _fitting(width: int | None) -> dict[str, int]:
