@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.lab.cache import LabUnavailable
+from tests.lab.guest.expected import words
 from tests.lab.payload import newest_wheel, payload
 from tests.lab.rig import Rig
 
@@ -21,22 +21,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "rig" in metafunc.fixturenames:
-        everything = metafunc.config.getoption("--all-releases", default=False)
-        boots = [*BOOTS, *(MORE_BOOTS if everything else [])]
-        boots = [boot for boot in boots if boot[0] in getattr(metafunc.module, "CPUS", ("vmx", "svm"))]
-        metafunc.parametrize(
-            "rig", boots, indirect=True, scope="session", ids=["-".join(boot) for boot in boots]
-        )
+    if "rig" not in metafunc.fixturenames:
+        return
+    everything = metafunc.config.getoption("--all-releases", default=False)
+    boots = [*BOOTS, *(MORE_BOOTS if everything else [])]
+    if "word" in metafunc.fixturenames:
+        names, cases = ["rig", "word"], [(boot, word) for boot in boots for word in words(boot[0])]
+    else:
+        names, cases = ["rig"], [(boot,) for boot in boots]
+    ids = ["-".join((*boot, *rest)) for boot, *rest in cases]
+    metafunc.parametrize(names, cases, indirect=["rig"], scope="session", ids=ids)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
+    """Mark what boots, and run it last, one boot after the other."""
+    order = {boot: index for index, boot in enumerate([*BOOTS, *MORE_BOOTS])}
+
+    def boot_of(item: pytest.Item) -> int:
+        spec = getattr(item, "callspec", None)
+        return order.get(spec.params.get("rig"), -1) if spec else -1
+
     for item in items:
-        if here in item.path.parents:
+        if boot_of(item) >= 0:
             item.add_marker(pytest.mark.lab)
             # The first test of a boot may have to download and compile an emulator before.
             item.add_marker(pytest.mark.timeout(1800))
+    items.sort(key=boot_of)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.lab import cache, image
+from tests.lab import cache, host, image
 from tests.lab.machine import MODELS, Files, Machine
 from tests.lab.releases import DEFAULT, RELEASES
 
@@ -54,26 +54,21 @@ class Job:
         rig.run(_JOB.format(home=self._home, command=command))
 
     def wait(self, condition: str, timeout: int = 60) -> None:
-        """Wait until a shell condition holds in the job's directory, or the job has ended."""
-        done = self._rig.run(
-            f"cd {self._home}; until {{ {condition}; }} || [ -s status ]; do usleep 20000; done",
-            timeout, check=False,
-        )  # fmt: skip
-        if done.status:
-            raise TimeoutError(f"{condition}: never\n{self.result()}")
+        """Wait until a shell condition holds in the job's directory; an error if the job ends before."""
+        poll = f"until {{ {condition}; }} || [ -s status ]; do usleep 20000; done; {condition}"
+        if self._rig.run(f"cd {self._home}; {poll}", timeout, check=False).status:
+            raise ScriptFailed(f"never {condition!r}; the job: {self.finish('KILL')}")
 
     def finish(self, signal: str | None = "INT", timeout: int = 60) -> Result:
         """Send a signal (or none: the job ends by itself) and give back how it ended."""
-        if signal:
-            self._rig.run(f"cd {self._home}; [ -s status ] || kill -{signal} $(cat pid)")
-        self.wait("false", timeout)
-        return self.result()
-
-    def result(self) -> Result:
-        """What the job has printed so far, and its status (-1 while it runs)."""
-        show = self._rig.run(f"cd {self._home}; cat status 2>/dev/null || echo -1")
-        out, err = (self._rig.run(f"cat {self._home}/{name}").output for name in ("out", "err"))
-        return Result(int(show.output), out, err)
+        send = f"[ -s status ] || kill -{signal} $(cat pid);" if signal else ""
+        show = "cat status; wc -c < out; cat out err"
+        ended = self._rig.run(
+            f"cd {self._home}; {send} until [ -s status ]; do usleep 20000; done; {show}", timeout
+        )
+        status, size, both = ended.output.split("\n", 2)
+        data = both.encode()
+        return Result(int(status), data[: int(size)].decode(), data[int(size) :].decode())
 
 
 class Console:
@@ -138,6 +133,7 @@ class Rig:
         self._undo = contextlib.ExitStack()
         started = time.monotonic()
         with contextlib.ExitStack() as undo:
+            host.provide(cpu)
             parts = image.image(self.release)
             undo.enter_context(cache.lock("emulator"))
             self.run_dir = Path(tempfile.mkdtemp(prefix=f"xenintro-lab-{cpu}-{xen}-"))

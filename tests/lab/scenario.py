@@ -84,8 +84,6 @@ def attach(guest: Guest, events: str, *options: str) -> Job:
     command = f"xenintro watch --domid {guest.domid} -e {events} --format jsonl"
     job = guest.rig.start(" ".join((command, *options)))
     job.wait("grep -q ^watching err")
-    if (early := job.result()).status >= 0:
-        raise AssertionError(f"watch ended by itself with {early.status}:\n{early.errors}")
     return job
 
 

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 
 class Notes:
@@ -43,52 +44,38 @@ class Notes:
         return [struct.unpack_from("<I", self._bytes, 8 + 4 * (index % self._samples))[0] for index in wanted]
 
 
-def _until(condition: object, process: subprocess.Popen[bytes]) -> None:
-    while not condition():  # type: ignore[operator]
-        if process.poll() is not None:
+def _until(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+    while not condition():
+        if process is not None and process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended by itself")
         time.sleep(0.02)
 
 
-def measure(notes: Notes, command: list[str], events: int, idle: float) -> dict[str, float]:
+def measure(notes: Notes, command: list[str], events: int) -> dict[str, float]:
     """Run one program until the guest has had so many events under it."""
+    unwatched = notes.count()
+    _until(lambda: notes.count() - unwatched >= 64)
+    idle = statistics.median(notes.last(64))
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         # It is attached once an instruction takes several times as long as before.
-        _until(lambda: statistics.median(notes.last(32)) > 4 * idle, process)
+        _until(lambda: statistics.median(notes.last(32)) > 3 * idle, process)
         first, started = notes.count(), time.monotonic()
         _until(lambda: notes.count() - first >= events, process)
         took, count = time.monotonic() - started, notes.count() - first
         times = sorted(notes.last(count))
         process.send_signal(signal.SIGINT)
-    _until_fast(notes, idle)
-    return {
-        "rate": count / took,
-        "p50": times[len(times) // 2],
-        "p99": times[len(times) * 99 // 100],
-    }
-
-
-def _until_fast(notes: Notes, idle: float) -> None:
-    """The program has gone and the guest runs at its own speed again."""
-    while True:
-        first = notes.count()
-        while notes.count() - first < 64:
-            time.sleep(0.02)
-        if statistics.median(notes.last(32)) < 2 * idle:
-            return
+    p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]
+    return {"idle": idle, "rate": count / took, "p50": p50, "p99": p99}
 
 
 def main(request: str) -> None:
     """Measure what the JSON request asks for; the results go to stdout, one line per run."""
     asked = json.loads(request)
     notes = Notes(asked["domid"], asked["address"], asked["samples"])
-    while notes.count() < 64:
-        time.sleep(0.02)
-    idle = statistics.median(notes.last(64))
     for _ in range(asked["rounds"]):
         for name, command in asked["programs"].items():
-            result = measure(notes, command, asked["events"], idle)
-            print(json.dumps({"program": name, "idle": idle, **result}), flush=True)
+            result = measure(notes, command, asked["events"])
+            print(json.dumps({"program": name, **result}), flush=True)
 
 
 if __name__ == "__main__":

@@ -156,10 +156,10 @@ KINDS = {
 }  # fmt: skip
 
 
-def events(words: str, watched: str) -> list[Want]:
+def events(line: str, watched: str) -> list[Want]:
     """What `watch -e watched` must see of vCPU 0 when the guest boots with these words."""
     cpu = _Cpu()
-    everything = [*_boot(cpu), *(want for word in words.split() for want in KINDS[word].events(cpu))]
+    everything = [*_boot(cpu), *(want for word in line.split() for want in KINDS[word].events(cpu))]
     seen = {item.split(":")[0] for item in watched.split(",")}
     return [want for want in everything if _option(want) in seen]
 
@@ -174,8 +174,12 @@ def _option(want: Want) -> str:
     return options.get(want.reason, want.reason)
 
 
+def words(cpu: str) -> list[str]:
+    """The words of every kind that this emulator reports."""
+    return [word for word, kind in KINDS.items() if cpu in kind.cpus]
+
+
 def watch_all(cpu: str) -> tuple[str, str]:
-    """The words of every kind that this emulator reports, and the events option that sees them."""
-    words = [word for word, kind in KINDS.items() if cpu in kind.cpus]
-    options = ",".join(KINDS[word].watch for word in words).split(",")
-    return " ".join(words), ",".join(dict.fromkeys(options))
+    """All of these words at once, and the events option that sees them."""
+    options = ",".join(KINDS[word].watch for word in words(cpu)).split(",")
+    return " ".join(words(cpu)), ",".join(dict.fromkeys(options))
