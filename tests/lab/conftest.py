@@ -29,24 +29,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names, cases = ["rig", "word"], [(boot, word) for boot in boots for word in words(boot[0])]
     else:
         names, cases = ["rig"], [(boot,) for boot in boots]
-    ids = ["-".join((*boot, *rest)) for boot, *rest in cases]
-    metafunc.parametrize(names, cases, indirect=["rig"], scope="session", ids=ids)
+    # The first test of a boot may have to download and compile an emulator before.
+    marks = (pytest.mark.lab, pytest.mark.timeout(1800))
+    params = [pytest.param(*case, marks=marks, id="-".join((*case[0], *case[1:]))) for case in cases]
+    metafunc.parametrize(names, params, indirect=["rig"], scope="session")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what boots, and run it last, one boot after the other."""
+    """What boots runs last, one boot after the other."""
     order = {boot: index for index, boot in enumerate([*BOOTS, *MORE_BOOTS])}
 
     def boot_of(item: pytest.Item) -> int:
         spec = getattr(item, "callspec", None)
         return order.get(spec.params.get("rig"), -1) if spec else -1
 
-    for item in items:
-        if boot_of(item) >= 0:
-            item.add_marker(pytest.mark.lab)
-            # The first test of a boot may have to download and compile an emulator before.
-            item.add_marker(pytest.mark.timeout(1800))
     items.sort(key=boot_of)
 
 
