@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from pathlib import Path  # noqa: TC003 (a NamedTuple keeps its annotations)
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
