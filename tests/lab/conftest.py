@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.cache import LabUnavailable
-from tests.lab.guest.expected import words
+from tests.lab.guest.expected import alone
 from tests.lab.payload import newest_wheel, payload
 from tests.lab.rig import Rig
 
@@ -26,7 +26,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     everything = metafunc.config.getoption("--all-releases", default=False)
     boots = [*BOOTS, *(MORE_BOOTS if everything else [])]
     if "word" in metafunc.fixturenames:
-        names, cases = ["rig", "word"], [(boot, word) for boot in boots for word in words(boot[0])]
+        names, cases = ["rig", "word"], [(boot, word) for boot in boots for word in alone(boot[0])]
     else:
         names, cases = ["rig"], [(boot,) for boot in boots]
     # The first test of a boot may have to download and compile an emulator before.

@@ -30,7 +30,7 @@ def test_interrupted_while_busy(rig: Rig) -> None:
     with Guest(rig, f"forever {words} smp", 2) as guest:
         guest.unpause()
         guest.done()
-        for _ in range(3):
+        for _ in range(2):
             job = attach(guest, events)
             job.wait("[ $(wc -l < out) -gt 50 ]", timeout=300)
             ended = job.finish("INT", timeout=300)

@@ -174,12 +174,13 @@ def _option(want: Want) -> str:
     return options.get(want.reason, want.reason)
 
 
-def words(cpu: str) -> list[str]:
-    """The words of every kind that this emulator reports."""
-    return [word for word, kind in KINDS.items() if cpu in kind.cpus]
+def alone(cpu: str) -> list[str]:
+    """The words that deserve a run of their own: all on the quick emulator, else what only this one has."""
+    return [word for word, kind in KINDS.items() if kind.cpus[-1] == cpu]
 
 
 def watch_all(cpu: str) -> tuple[str, str]:
-    """All of these words at once, and the events option that sees them."""
-    options = ",".join(KINDS[word].watch for word in words(cpu)).split(",")
-    return " ".join(words(cpu)), ",".join(dict.fromkeys(options))
+    """All words whose events this emulator reports, and the events option that sees them."""
+    words = [word for word, kind in KINDS.items() if cpu in kind.cpus]
+    options = ",".join(KINDS[word].watch for word in words).split(",")
+    return " ".join(words), ",".join(dict.fromkeys(options))
