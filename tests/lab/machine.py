@@ -44,6 +44,7 @@ class Files:
     image: Image
     initramfs: Path  #: dom0's with the payload behind it
     run: Path
+    cpus: int = 1  #: physical CPUs of the machine; Bochs has one whatever is asked
 
 
 def _qemu(files: Files, console: int, agent: int) -> list[str | Path]:
@@ -54,7 +55,7 @@ def _qemu(files: Files, console: int, agent: int) -> list[str | Path]:
     """
     xen = f"{_XEN} cpuidle=0 dom0_mem=512M,max:512M"
     return [
-        "qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-smp", "1", "-m", "1536",
+        "qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-smp", str(files.cpus), "-m", "1536",
         "-cpu", "EPYC,-smap,-smep,-monitor", "-display", "none", "-nodefaults", "-no-reboot",
         "-serial", f"tcp:127.0.0.1:{console}", "-serial", f"tcp:127.0.0.1:{agent}",
         "-kernel", files.image.xen, "-append", xen,

@@ -126,7 +126,9 @@ class Console:
 class Rig:
     """A booted dom0 of one CPU and one Xen. Only one runs at a time on a host."""
 
-    def __init__(self, cpu: str = "vmx", xen: str = DEFAULT, payload: Path | None = None) -> None:
+    def __init__(
+        self, cpu: str = "vmx", xen: str = DEFAULT, payload: Path | None = None, cpus: int = 1
+    ) -> None:
         self.cpu, self.release = cpu, RELEASES[xen]
         self._ids = itertools.count(1)
         self._pending = b""
@@ -144,7 +146,7 @@ class Rig:
                 for path in (parts.initramfs, *([payload] if payload else [])):
                     joined.write(path.read_bytes())
             model = MODELS[cpu]
-            self.machine = Machine(model, Files(parts, initramfs, self.run_dir))
+            self.machine = Machine(model, Files(parts, initramfs, self.run_dir, cpus))
             undo.callback(self.machine.close)
             self.console = Console(self.machine, self.run_dir / "console.log")
             self.console.wait("lab: dom0 up", timeout=model.boot_seconds)

@@ -46,7 +46,7 @@ class SimMachine(RuleBasedStateMachine):
     @rule(count=COUNTS)
     def xen_sends(self, count: int) -> None:
         for _ in range(min(count, self.xen.free)):
-            self.xen.put(self.vcpu, sim.Request("cpuid", True, self.slot(b"request", self.sent)))
+            self.xen.put(self.vcpu, sim.Request("cpuid", True, self.slot(b"request", self.sent), 0))
             self.sent += 1
         assert len(self.bell) == self.sent
 
