@@ -9,7 +9,6 @@ import itertools
 import re
 import select
 import shutil
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -138,7 +137,10 @@ class Rig:
             host.provide(cpu)
             parts = image.image(self.release)
             undo.enter_context(cache.lock("emulator"))
-            self.run_dir = Path(tempfile.mkdtemp(prefix=f"xenintro-lab-{cpu}-{xen}-"))
+            # The lock is ours: what stands here is what a killed run has left.
+            shutil.rmtree(cache.root() / "run", ignore_errors=True)
+            self.run_dir = cache.root() / "run"
+            self.run_dir.mkdir()
             undo.callback(shutil.rmtree, self.run_dir, ignore_errors=True)
             initramfs = self.run_dir / "initramfs"
             with initramfs.open("wb") as joined:
