@@ -20,11 +20,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-releases", action="store_true", help="the lab on Xen 4.14 and 4.20 too")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cpus(*names): only on these emulated CPUs")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "rig" not in metafunc.fixturenames:
         return
     everything = metafunc.config.getoption("--all-releases", default=False)
     boots = [*BOOTS, *(MORE_BOOTS if everything else [])]
+    if only := metafunc.definition.get_closest_marker("cpus"):
+        boots = [boot for boot in boots if boot[0] in only.args]
+    names: list[str]
+    cases: list[tuple[tuple[str, str]] | tuple[tuple[str, str], str]]
     if "word" in metafunc.fixturenames:
         names, cases = ["rig", "word"], [(boot, word) for boot in boots for word in alone(boot[0])]
     else:

@@ -81,7 +81,7 @@ def _python(root: Path, into: Path) -> list[Path]:
 
 def compile_bytecode(root: Path, tree: Path, *, sourceless: bool = False) -> None:
     """Compile a tree with dom0's own Python, run on the host by dom0's own loader."""
-    python = [
+    python: list[str | Path] = [
         root / "usr/lib64/ld-linux-x86-64.so.2", "--library-path", root / _LIB,
         root / "usr/bin/python3.11", "-I", "-m", "compileall", "-q", "-s", tree,
         # A kernel may not keep the times of an initramfs, so bytecode is not to be compared with them.

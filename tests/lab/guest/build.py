@@ -18,5 +18,5 @@ def build(out: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         thing, log = Path(scratch, "guest.o"), Path(scratch, "log")
         cache.run(["as", "--64", "--fatal-warnings", *define, "-o", thing, *SOURCES], log)
-        link = ["ld", "-nostdlib", "-z", "max-page-size=4096", "-T", HERE / "guest.ld"]
+        link: list[str | Path] = ["ld", "-nostdlib", "-z", "max-page-size=4096", "-T", HERE / "guest.ld"]
         cache.run([*link, *define, "-o", out, thing], log)
