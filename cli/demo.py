@@ -9,6 +9,9 @@ from xenintro_cli.watch import watch
 #: Something of every kind that the simulated guest does.
 EVENTS = "mem:rwx@0x400-0x2fff,cr0,cr3,cr4,msr:lstar,cpuid,int3,debug,desc,guest-request,interrupt"
 
+#: Instructions per second of the simulated guest: some twenty events, which a person can read.
+PACE = 60
+
 
 @click.command(name="demo")
 @click.option("-c", "--count", type=click.IntRange(min=1), help="Stop after this many events.")
@@ -19,6 +22,6 @@ EVENTS = "mem:rwx@0x400-0x2fff,cr0,cr3,cr4,msr:lstar,cpuid,int3,debug,desc,guest
 def command(count: int | None, duration: float | None, output_format: str, color: str, quiet: bool) -> None:
     """Watch a simulated guest until Ctrl-C; needs no Xen.
 
-    The same as: xenintro watch --xen sim --domid 1 -e cr3,cpuid,...
+    It is xenintro watch --xen sim --domid 1 with a slow guest, and something of every kind of event.
     """
-    watch(1, None, EVENTS, count, duration, output_format, color, "sim", quiet=quiet)
+    watch(1, None, EVENTS, count, duration, output_format, color, "sim", quiet=quiet, pace=PACE)

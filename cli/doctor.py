@@ -53,5 +53,8 @@ def _report(findings: list[Finding], domid: int | None, style: Style) -> list[st
             if finding.fix:
                 lines.append(f"         {'':<22}  {finding.fix}")
     counts = {level: sum(f.level == level for f in findings) for level in ("ok", "warn", "error")}
-    lines.append(f"{counts['ok']} ok, {counts['warn']} warnings, {counts['error']} errors")
+    said = [f"{counts['ok']} ok"]
+    for level, word in (("warn", "warning"), ("error", "error")):
+        said.append(f"{counts[level]} {word}{'' if counts[level] == 1 else 's'}")
+    lines.append(", ".join(said))
     return lines

@@ -15,20 +15,23 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def libraries(selection: str) -> Iterator[str]:
-    """The libraries to load, for `xenintro.xen.locate`; a simulator lives as long as the context."""
+def libraries(selection: str, pace: int | None = None) -> Iterator[str]:
+    """The libraries to load, for `xenintro.xen.locate`; a simulator lives as long as the context.
+
+    ``pace`` is that of the simulated guest, see `xenintro.sim.launch.Simulation`.
+    """
     if selection != "sim":
         yield selection
         return
     from xenintro.sim.launch import Simulation
 
-    with Simulation() as simulation:
+    with Simulation(pace=pace) as simulation:
         os.environ.update(simulation.environment)
         yield str(simulation.directory)
 
 
 @contextmanager
-def open_xen(selection: str) -> Iterator[Xc]:
+def open_xen(selection: str, pace: int | None = None) -> Iterator[Xc]:
     """Open the chosen Xen.
 
     Raises:
@@ -37,7 +40,7 @@ def open_xen(selection: str) -> Iterator[Xc]:
     """
     from xenintro.xen.xc import connect
 
-    with libraries(selection) as directory, connect(directory) as xc:
+    with libraries(selection, pace) as directory, connect(directory) as xc:
         yield xc
 
 

@@ -14,6 +14,7 @@ from xenintro.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from xenintro.xen.domains import DomainInfo
+    from xenintro.xen.xc import Xc
 
 
 @click.command(name="list")
@@ -24,17 +25,17 @@ def command(output_format: str, selection: str) -> None:
     from xenintro.xen.domains import list_domains
 
     with open_xen(selection) as xc:
-        domains = list_domains(xc)
+        domains = [(info, _why_not(xc, info)) for info in list_domains(xc)]
     if output_format == "jsonl":
-        write(b"".join(jsonl.line(_record(info)) for info in domains))
+        write(b"".join(jsonl.line(_record(info, why_not)) for info, why_not in domains))
         return
     row = "{:>5}  {:<20}  {:<4}  {:>5}  {:>10}  {:<9}  {}"
     lines = [row.format("domid", "name", "type", "vcpus", "memory", "state", "watch")]
-    lines += [row.format(*_cells(info)) for info in domains]
+    lines += [row.format(*_cells(info, why_not)) for info, why_not in domains]
     write_lines([line.rstrip() for line in lines])
 
 
-def _cells(info: DomainInfo) -> tuple[str, ...]:
+def _cells(info: DomainInfo, why_not: str | None) -> tuple[str, ...]:
     return (
         str(info.domid),
         info.name or "-",
@@ -42,12 +43,11 @@ def _cells(info: DomainInfo) -> tuple[str, ...]:
         str(info.nr_vcpus),
         f"{info.tot_pages * PAGE_SIZE / 2**20:.0f} MiB",
         _state(info),
-        _watchable(info) or "yes",
+        f"no: {why_not}" if why_not else "yes",
     )
 
 
-def _record(info: DomainInfo) -> dict[str, Any]:
-    why_not = _watchable(info)
+def _record(info: DomainInfo, why_not: str | None) -> dict[str, Any]:
     return {
         "v": 1,
         "domid": info.domid,
@@ -69,10 +69,14 @@ def _state(info: DomainInfo) -> str:
     return "running"
 
 
-def _watchable(info: DomainInfo) -> str | None:
-    """Why a domain cannot be watched, None if it can."""
-    if info.domid == 0:
-        return "no: the control domain"
+def _why_not(xc: Xc, info: DomainInfo) -> str | None:
+    """Why a domain cannot be watched now, None if it can."""
+    from xenintro.xen.probe import ring_in_use
+
+    if info.domid == xc.own_domid:
+        return "the control domain"
     if not info.hvm:
-        return "no: PV has no vm_events"
-    return "no: it is going away" if info.dying else None
+        return "PV has no vm_events"
+    if info.dying:
+        return "it is going away"
+    return "another agent is attached, or died attached" if ring_in_use(xc, info.domid) else None

@@ -25,8 +25,10 @@ _NOT_FOUND, _NOT_EXECUTABLE, _KILLED = 127, 126, 128
 
 @click.command("sim", context_settings={"ignore_unknown_options": True})
 @click.option("--vcpus", type=click.IntRange(1, MOST_VCPUS), default=1, show_default=True)
-@click.option("--abi", default="vm_event-7", show_default=True, help="Interface version to speak.")
-@click.option("--scenario", default="boot", show_default=True, help="What the guest does: a name or a file.")
+@click.option("--abi", default="vm_event-7", show_default=True, help="vm_event-1 to vm_event-7.")
+@click.option(
+    "--scenario", default="boot", show_default=True, help="boot, storm, idle, counted, or a TOML file."
+)
 @click.option("--report", type=click.Path(path_type=Path), help="Write what happened as JSON to this file.")
 @click.option("--events", type=click.IntRange(min=1), help="Interrupt COMMAND after so many answers.")
 @click.argument("command_line", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED)
@@ -53,6 +55,8 @@ def command(
             why="sim needs a program that talks to Xen",
             hint="for instance: xenintro sim -- xen-access 1 cpuid",
         )
+    if report is not None:
+        _check_writable(report)
     with Simulation(vcpus, abi, scenario) as simulation:
         code = _run(simulation, list(command_line), events)
         result = simulation.report()
@@ -61,6 +65,16 @@ def command(
     for line in _complaints(result):
         click.echo(line, err=True)
     return code
+
+
+def _check_writable(report: Path) -> None:
+    """Before the run rather than after it."""
+    try:
+        report.touch()
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the report to {report}", why=error.strerror or str(error), hint="name another file"
+        ) from error
 
 
 def _run(simulation: Simulation, command_line: list[str], events: int | None) -> int:

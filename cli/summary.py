@@ -30,7 +30,8 @@ def summary_lines(summary: Summary, *, name: str, nr_vcpus: int, unanswered: int
     events = _grouped(summary.events)
     rate = _grouped(round(summary.events / seconds)) if seconds else "0"
     took = duration(summary.duration_ns)
-    lines = ["", f"{name}  {took}   {events} events   {rate}/s   {unanswered} unanswered"]
+    shown = "" if summary.shown == summary.events else f" ({_grouped(summary.shown)} shown)"
+    lines = ["", f"{name}  {took}   {events} events{shown}   {rate}/s   {unanswered} unanswered"]
     if not summary.events:
         return lines
     lines += ["", f"  {'event':<20}{'count':>10}  {'pause p50':>10}{'p99':>10}{'max':>10}"]

@@ -35,11 +35,13 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.
 @click.option(
     "-e",
     "--events",
-    default=DEFAULT_EVENTS,
+    multiple=True,
+    default=[DEFAULT_EVENTS],
     show_default=True,
     metavar="LIST",
-    help="What to trap: cr0 cr3 cr4 xcr0 msr:NAME cpuid guest-request int3 debug singlestep desc interrupt "
-    "mem:rwx@GFN[-GFN]. Modifiers: cr4:onchange:mask=0x80, guest-request:async, mem:w@GFN:step.",
+    help="What to trap, more than once if you like: cr0 cr3 cr4 xcr0 msr:NAME cpuid guest-request int3 debug "
+    "singlestep desc interrupt mem:rwx@GFN[-GFN]. Modifiers: cr4:onchange:mask=0x80, guest-request:async, "
+    "mem:w@GFN:step.",
 )
 @click.option("-c", "--count", type=click.IntRange(min=1), help="Stop after this many events.")
 @click.option("-t", "--duration", type=options.Duration(), help="Stop after this long: 30s, 500ms.")
@@ -50,7 +52,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.
 def command(
     domid: int | None,
     name: str | None,
-    events: str,
+    events: tuple[str, ...],
     count: int | None,
     duration: float | None,
     output_format: str,
@@ -58,7 +60,7 @@ def command(
     selection: str,
     quiet: bool,
 ) -> None:
-    r"""Print events of one domain as they happen, and let each of them happen.
+    """Print events of one domain as they happen, and let each of them happen.
 
     Ctrl-C ends it: every request is answered, every trap is taken back, the domain runs on.
 
@@ -66,8 +68,8 @@ def command(
     Examples:
       xenintro watch --domid 1 -e cr3 -c 20
       xenintro watch --name win10 -e mem:w@0x104-0x10f,msr:lstar --format jsonl
-    """
-    watch(domid, name, events, count, duration, output_format, color, selection, quiet=quiet)
+    """  # noqa: D301 - click takes the backspace for a mark
+    watch(domid, name, ",".join(events), count, duration, output_format, color, selection, quiet=quiet)
 
 
 def watch(
@@ -81,11 +83,12 @@ def watch(
     selection: str,
     *,
     quiet: bool,
+    pace: int | None = None,
 ) -> None:
-    """What the command does; ``demo`` does the same on a simulator."""
+    """What the command does; ``demo`` does the same on a simulator with a guest of its own pace."""
     traps = parse_traps(events)
     talk = _Talk(Style.of(sys.stderr, color), quiet=quiet)
-    with open_xen(selection) as xc:
+    with open_xen(selection, pace) as xc:
         # The extension is imported only now: --help works where it is not installed.
         from xenintro.xen.monitor import Monitor
 

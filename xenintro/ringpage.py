@@ -29,9 +29,11 @@ class RingPage:
 
     def __init__(self, page: bytes, interface: Interface) -> None:
         if len(page) != PAGE_SIZE:
+            size = f"more than {PAGE_SIZE}" if len(page) > PAGE_SIZE else str(len(page))
             raise DamagedInputError(
-                f"not a ring page: {len(page)} bytes",
-                why=f"a vm_event ring is exactly one page of {PAGE_SIZE} bytes",
+                f"not a ring page: {size} bytes",
+                why=f"a ring is exactly one page of {PAGE_SIZE} bytes",
+                hint="cut it out of the dump, for instance: dd bs=4096 count=1 skip=N",
             )
         self._page = page
         self._interface = interface

@@ -36,9 +36,9 @@ class Handled(NamedTuple):
     answered_ns: int
 
     @property
-    def pause_ns(self) -> int:
-        """How long the vCPU waited for this process."""
-        return self.answered_ns - self.taken_ns
+    def pause_ns(self) -> int | None:
+        """How long the vCPU waited for this process; None if it did not wait (an asynchronous event)."""
+        return self.answered_ns - self.taken_ns if self.event.paused else None
 
 
 class Summary:
@@ -82,7 +82,7 @@ class Summary:
         pauses = self.pauses.get(handled.event.reason)
         if pauses is None:
             pauses = self.pauses[handled.event.reason] = Histogram()
-        pauses.record(handled.pause_ns if handled.event.paused else 0)
+        pauses.record(handled.pause_ns or 0)
 
 
 class Session:

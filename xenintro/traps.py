@@ -47,6 +47,14 @@ _MODIFIERS: Mapping[str, frozenset[str]] = {
     "mem_access": frozenset({"step"}),
 }
 
+#: What to type for a reason as lines and JSON call it.
+_REASONS: Mapping[str, str] = {
+    "mem_access": "mem:rwx@GFN",
+    "write_ctrlreg": "cr3",
+    "mov_to_msr": "msr:lstar",
+    **{reason: name for name, reason in _SIMPLE.items()},
+}
+
 NAMES = (*CTRLREGS, "msr:lstar", "mem:rwx@GFN", *_SIMPLE)
 
 #: No guest has more: 2^32 pages are 16 TiB, and libxc counts pages with 32 bits.
@@ -138,7 +146,7 @@ def _matches(trap: Trap, event: Event) -> bool:
 
 
 def _parse(item: str) -> Trap:
-    name, _, rest = item.partition(":")
+    name, _, rest = item.lower().partition(":")
     if name == "msr":
         number, _, modifiers = rest.partition(":")
         return _modified(Trap(item, "mov_to_msr", msr=_msr(number)), modifiers)
@@ -219,7 +227,11 @@ def _msr(text: str) -> int:
 
 
 def _unknown(name: str) -> UsageError:
-    close = difflib.get_close_matches(name.replace("_", "-"), NAMES, n=1, cutoff=0.5)
+    close = (
+        [_REASONS[name]]
+        if name in _REASONS
+        else difflib.get_close_matches(name.replace("_", "-"), NAMES, n=1, cutoff=0.5)
+    )
     return UsageError(
         f"unknown event {name!r}",
         why=f"known are {', '.join(NAMES)}",

@@ -88,7 +88,20 @@ def test_impossible_indices_exit_7(tmp_path: Path) -> None:
 def test_what_is_not_a_page_exits_7(size: int) -> None:
     outcome = xenintro("decode", "-", "--abi", "vm_event-7", stdin=bytes(size))
     assert outcome.code == 7
-    assert f"{size} bytes" in outcome.error[0]
+    assert f"{min(size, 4096)} bytes" in outcome.error[0]
+
+
+def test_an_endless_file_is_not_read_to_its_end() -> None:
+    outcome = xenintro("decode", "/dev/zero", "--abi", "vm_event-7")
+    assert outcome.code == 7
+    assert "more than 4096 bytes" in outcome.error[0]
+
+
+def test_the_wrong_interface_is_remarked_on(tmp_path: Path) -> None:
+    page = tmp_path / "ring.bin"
+    page.write_bytes(golden_page("vm_event-v7-4.18/s1").page)
+    outcome = xenintro("decode", str(page), "--abi", "vm_event-5")
+    assert "slots say interface version 7, not vm_event-5" in outcome.stderr
 
 
 def test_an_unknown_interface_exits_2() -> None:

@@ -43,6 +43,40 @@ def test_every_kind_is_printed_and_the_guest_runs_on(host: Host) -> None:
     host.assert_untouched()
 
 
+def test_every_event_of_a_counted_guest_is_seen() -> None:
+    with simulated_host(vcpus=2, scenario="counted") as host:
+        outcome = host.run(
+            "watch", "-d", "1", "-e", "cr3,cpuid", "-e", "int3", "--format", "jsonl", "-c", "600"
+        )
+        assert host.simulation.wait("idle")
+        counts = {name: sum(r["reason"] == name for r in outcome.records) for name in REASONS}
+        assert {name: count for name, count in counts.items() if count} == {
+            "write_ctrlreg": 200,
+            "cpuid": 200,
+            "software_breakpoint": 200,
+        }
+        assert host.simulation.control("state")["vcpus"][1]["traps"]["3"] == 100
+        assert host.simulation.report()["violations"] == []
+
+
+def test_an_asynchronous_event_paused_nobody(host: Host) -> None:
+    outcome = host.run("watch", "-d", "1", "-e", "guest-request:async", "--format", "jsonl", "-c", "3")
+    assert {record["pause_ns"] for record in outcome.records} == {None}
+    assert all("vcpu_paused" not in record["flags"] for record in outcome.records)
+    host.assert_untouched()
+
+
+def test_list_says_who_cannot_be_watched(host: Host) -> None:
+    def why_not() -> dict[int, str | None]:
+        return {r["domid"]: r["why_not"] for r in host.run("list", "--format", "jsonl").records}
+
+    assert why_not() == {0: "the control domain", 1: None, 2: "PV has no vm_events"}
+    first = host.start("watch", "--domid", "1", "-e", "cr3")
+    assert host.simulation.wait("answered", 1)
+    assert why_not()[1] == "another agent is attached, or died attached"
+    assert interrupted(first).code == 0
+
+
 def test_memory_accesses_carry_page_offset_and_registers(host: Host) -> None:
     outcome = host.run("watch", "-d", "1", "-e", "mem:w@0x400-0x23ff", "--format", "jsonl", "-c", "5")
     for record in outcome.records:

@@ -38,7 +38,7 @@ class Host:
     ) -> None:
         release = release or RELEASES[version]
         self.interface = interface(f"vm_event-{version}", release=release)
-        scenario = Scenario("test", "", 0, rounds, ops or [{"do": "nop"}])
+        scenario = Scenario("test", "", 0, rounds, False, ops or [{"do": "nop"}])
         self.machine = Machine(self.interface, scenario, vcpus=vcpus, vendor=vendor)
         self.client = Client(self.machine)
         self.monitors: list[Monitor] = []

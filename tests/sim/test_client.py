@@ -204,10 +204,9 @@ def test_dead_domain_is_a_zombie_while_its_ring_page_is_mapped() -> None:
 
 
 def test_orders_and_their_errors() -> None:
-    with Simulation(vcpus=2, scenario="counted") as simulation:
+    with Simulation(vcpus=2, scenario="idle") as simulation:
         assert simulation.wait("idle", timeout=DEADLINE)
-        state = simulation.control("state")
-        assert [vcpu["traps"] for vcpu in state["vcpus"]] == [{"1": 100, "3": 100}] * 2
+        assert len(simulation.control("state")["vcpus"]) == 2
         simulation.control("pause")
         assert simulation.control("state")["pauses"] == 1
         simulation.control("unpause")

@@ -37,6 +37,7 @@ class Domain:
 
     Attributes:
         pauses: controller_pause_count; `foreign_pauses` of them are another toolstack's.
+        started: a guest that waited for a trap has seen one.
         mapped_by: the process that mapped the ring page, 0 if none did.
         ring: the monitor ring's session, or None.
         ring_fd: the ring page; one page for all sessions, so stale indices survive.
@@ -60,6 +61,7 @@ class Domain:
         self.altp2m = False
         self.pauses = 0
         self.foreign_pauses = 0
+        self.started = False
         self.mapped_by = 0
         self.shutdown: int | None = None
         self.dying = False

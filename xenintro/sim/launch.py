@@ -56,6 +56,7 @@ class Simulation:
         faults: see `xenintro.sim.faults`: ``{"call": "xc_monitor_cpuid", "nth": 1, "errno": "ENOMEM"}``.
         report: a file to write the report to when it closes.
         vendor: ``intel`` or ``amd``.
+        pace: instructions per second and vCPU while somebody watches, instead of the scenario's.
 
     Attributes:
         directory: the libraries, for ``--xen DIR``.
@@ -75,6 +76,7 @@ class Simulation:
         faults: Sequence[dict[str, Any]] = (),
         report: Path | None = None,
         vendor: str = "intel",
+        pace: int | None = None,
     ) -> None:
         if not 1 <= vcpus <= MOST_VCPUS:
             raise UsageError(f"{vcpus} vCPUs", why=f"the simulated guest has 1 to {MOST_VCPUS}")
@@ -89,6 +91,7 @@ class Simulation:
             "scenario": scenario if scenario in scenarios.names() else str(Path(scenario).absolute()),
             "vendor": vendor,
             "faults": list(faults),
+            "pace": pace,
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.directory = Path(tempfile.mkdtemp(prefix="xenintro-sim-"))

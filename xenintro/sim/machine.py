@@ -61,6 +61,7 @@ class Machine:
         self.faults = Faults(faults or [])
         self.writer = SlotWriter(interface)
         self.events = 0
+        self._credit = 0.0  # instructions that the pace allows, a fraction of one included
         self.answered = 0
         self.answer_times = Histogram()
         self.by_reason: dict[str, int] = {}
@@ -116,14 +117,24 @@ class Machine:
         pace = self.scenario.pace
         for domain in self.domains.values():
             watched = domain.ring is not None
-            if flowing and not pace:
+            if not self._started(domain):
+                budget = 0
+            elif flowing and not pace:
                 budget = _QUANTUM
             elif watched and pace:
-                budget = max(1, int(pace * SLICE))
+                self._credit += pace * SLICE
+                budget = int(self._credit)
+                self._credit -= budget
             else:
                 budget = max(1, _UNWATCHED // len(domain.vcpus))
             for vcpu in domain.vcpus:
                 vcpu.budget = budget
+
+    def _started(self, domain: Domain) -> bool:
+        """Whether the guest runs: one that waits does so until its events can be seen."""
+        if self.scenario.waits and not domain.started and domain.ring is not None:
+            domain.started = bool(domain.monitor.armed() or domain.host.restricted())
+        return domain.started or not self.scenario.waits
 
     # Events.
 

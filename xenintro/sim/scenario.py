@@ -1,6 +1,7 @@
 """What the guest does: a TOML file, one that comes with xenintro or one's own.
 
-Keys: ``description``, ``pace``, ``rounds`` (see `Scenario`), and a table ``[[op]]`` for each operation:
+Keys: ``description``, ``pace``, ``rounds``, ``waits`` (see `Scenario`), and a table ``[[op]]`` for each
+operation:
 
 =========================================  ====================================================
 ``do``                                     operands (``times`` repeats any of them)
@@ -33,7 +34,7 @@ from typing import Any, NamedTuple
 from xenintro.errors import UsageError
 from xenintro.sim.program import ENCODING, Program
 
-_KEYS = {"description", "pace", "rounds", "op"}
+_KEYS = {"description", "pace", "rounds", "waits", "op"}
 _NOT_AN_OPERATION = {"jmp", "loop", "hlt"}
 
 
@@ -45,6 +46,7 @@ class Scenario(NamedTuple):
         description: one line.
         pace: instructions a second and vCPU while somebody watches; 0 for as fast as it can.
         rounds: how often the operations run before the guest sleeps; 0 for ever.
+        waits: the guest starts only when a trap is armed.
         ops: what it does, in order: ``do``, ``times`` and the operation's operands.
     """
 
@@ -52,6 +54,7 @@ class Scenario(NamedTuple):
     description: str
     pace: int
     rounds: int
+    waits: bool
     ops: list[dict[str, Any]]
 
 
@@ -86,10 +89,18 @@ def load(name: str) -> Scenario:
     return Scenario(
         Path(name).stem,
         str(table.get("description", "")),
-        int(table.get("pace", 0)),
-        int(table.get("rounds", 0)),
+        _number(name, table, "pace"),
+        _number(name, table, "rounds"),
+        bool(table.get("waits", False)),
         ops,
     )
+
+
+def _number(name: str, table: dict[str, Any], key: str) -> int:
+    value = table.get(key, 0)
+    if not isinstance(value, int) or value < 0:
+        raise UsageError(f"scenario {name}: {key} = {value!r}", why=f"{key} is a whole number, zero or more")
+    return value
 
 
 def _read(name: str) -> str:
@@ -121,10 +132,12 @@ def _check(name: str, op: dict[str, Any]) -> None:
 
 
 def _assemble(name: str, ops: list[dict[str, Any]]) -> None:
-    """Lay the code out once, for its errors."""
-    try:
-        Program(ops, 0)
-    except KeyError as error:
-        raise UsageError(f"scenario {name}: an operation lacks {error}") from error
-    except (TypeError, ValueError, IndexError) as error:
-        raise UsageError(f"scenario {name}: an operand makes no sense", why=str(error)) from error
+    """Lay the code out once, operation by operation, for its errors."""
+    for number, op in enumerate(ops, 1):
+        where = f"scenario {name}, operation {number} ({op['do']})"
+        try:
+            Program([op], 0)
+        except KeyError as error:
+            raise UsageError(f"{where} lacks {error}", hint="see docs/simulator.md") from error
+        except (TypeError, ValueError, IndexError) as error:
+            raise UsageError(f"{where}: an operand makes no sense", why=str(error)) from error

@@ -222,17 +222,23 @@ def main() -> None:
     config = json.loads(_first_line())
     machine = Machine(
         interface(config["abi"], release=config["release"]),
-        scenario.load(config["scenario"]),
+        _paced(scenario.load(config["scenario"]), config["pace"]),
         vcpus=config["vcpus"],
         vendor=config["vendor"],
         faults=config["faults"],
     )
     server = Server(machine, Path(config["directory"]))
-    print("ready", flush=True)
+    # Who started this may have gone already: the closed stdin then ends it at once.
+    with contextlib.suppress(BrokenPipeError):
+        print("ready", flush=True)
     server.run()
     # Whoever started this may have been killed: nobody else removes it then.
     shutil.rmtree(config["directory"], ignore_errors=True)
     os._exit(0)  # the rest is not worth the time to take apart
+
+
+def _paced(loaded: scenario.Scenario, pace: int | None) -> scenario.Scenario:
+    return loaded if pace is None else loaded._replace(pace=pace)
 
 
 def _first_line() -> bytes:

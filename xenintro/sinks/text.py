@@ -14,6 +14,8 @@ from xenintro.events import (
     Interrupt,
     IoInstruction,
     MemAccess,
+    MemPaging,
+    MemSharing,
     MovToMsr,
     Singlestep,
     SoftwareBreakpoint,
@@ -106,7 +108,7 @@ class Lines:
                 return f"{event.register}  {old} {arrow} {event.new_value:#x}"
             case Cpuid():
                 return f"leaf {event.leaf:#x}  subleaf {event.subleaf:#x}"
-            case SoftwareBreakpoint() | Singlestep():
+            case SoftwareBreakpoint() | Singlestep() | MemPaging() | MemSharing():
                 return _gfn(event.gfn)
             case DebugException():
                 pending = "" if not event.pending_dbg else f"  pending {event.pending_dbg:#x}"
@@ -127,10 +129,11 @@ class Lines:
 def where(event: Event) -> str:
     """The instruction that caused the event, ``-`` where the snapshot does not say."""
     interface = event.interface
-    counter = event.registers.get("rip" if interface.arch == "x86_64" else "pc")
+    name = "rip" if interface.arch == "x86_64" else "pc"
+    counter = event.registers.get(name)
     if not isinstance(counter, int) or event.version != interface.version:
         return "-"
-    return f"rip {address(counter)}"
+    return f"{name} {address(counter)}"
 
 
 def address(value: int) -> str:

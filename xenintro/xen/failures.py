@@ -106,7 +106,7 @@ MEANINGS: tuple[tuple[str, dict[int, Meaning]], ...] = (
             codes.EBUSY: Meaning(
                 DomainBusyError,
                 "another vm_event agent is attached, or one died without releasing it ({errno} from {call})",
-                "stop the other agent; if it died, restart the domain: xl destroy {domid}",
+                "stop the other agent; if it died, start the domain anew (xl destroy {domid})",
                 what="domain {domid} is busy",
             ),
             codes.ENODEV: _NO_RING_PAGE,

@@ -84,7 +84,7 @@ def _devices() -> Iterator[Finding]:
             yield Finding("device", "host", "error", path, "permission denied", "run as root")
         else:
             module = "xen-" + path.rpartition("/")[2]
-            yield Finding("device", "host", "error", path, "missing", f"modprobe {module}")
+            yield Finding("device", "host", "error", path, "missing", f"in dom0: modprobe {module}")
 
 
 def _host(xc: Xc) -> Iterator[Finding]:
@@ -122,19 +122,26 @@ def _domain(xc: Xc, domid: int) -> Iterator[Finding]:
         yield _failed("capabilities", "domain", "capabilities", error)
 
 
+def ring_in_use(xc: Xc, domid: int) -> bool | None:
+    """Whether the domain has a monitor ring; None where this release does not tell. Nothing is changed."""
+    try:
+        return page_permissions(xc, domid)
+    except XenintroError:
+        return _msr_ring(xc, domid)
+
+
 def _abilities(xc: Xc, domid: int) -> Iterator[Finding]:
     bits = xc.capabilities(domid)
     names = [name for name, bit in CAPABILITIES.items() if bits >> bit & 1]
     yield Finding("capabilities", "domain", "ok", "events", ", ".join(names) or "none")
     try:
-        in_use = page_permissions(xc, domid)
+        page_permissions(xc, domid)
     except XenintroError:
         detail = "page accesses cannot be trapped: that needs an Intel CPU and hardware-assisted paging"
         yield Finding("mem-access", "domain", "warn", "mem_access", detail)
-        yield _ring(_msr_ring(xc, domid))
     else:
         yield Finding("mem-access", "domain", "ok", "mem_access", "page accesses can be trapped")
-        yield _ring(in_use)
+    yield _ring(ring_in_use(xc, domid))
 
 
 def _ring(in_use: bool | None) -> Finding:
