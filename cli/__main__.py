@@ -8,10 +8,10 @@ import sys
 from typing import NamedTuple
 
 import click
-from xenintro_cli.output import ReaderGoneError
-from xenintro_cli.style import Style
 
 from xenintro.errors import XenintroError
+from xenintro_cli.output import ReaderGoneError
+from xenintro_cli.style import Style
 
 
 class Verb(NamedTuple):

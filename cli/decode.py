@@ -6,9 +6,6 @@ import sys
 from typing import IO, TYPE_CHECKING
 
 import click
-from xenintro_cli import options
-from xenintro_cli.output import terminal_width, write, write_lines
-from xenintro_cli.style import Style
 
 from xenintro.abi import ARCHITECTURES, INTERFACE_IDS, Interface, interface
 from xenintro.codec import decode
@@ -16,6 +13,9 @@ from xenintro.ringpage import RingPage, Slot
 from xenintro.sinks import jsonl
 from xenintro.sinks.text import Lines
 from xenintro.units import PAGE_SIZE
+from xenintro_cli import options
+from xenintro_cli.output import terminal_width, write, write_lines
+from xenintro_cli.style import Style
 
 if TYPE_CHECKING:
     from xenintro.events import Event

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+
 from xenintro_cli import options
 from xenintro_cli.watch import watch
 

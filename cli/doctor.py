@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
+
+from xenintro.errors import NotSupportedError
+from xenintro.sinks import jsonl
 from xenintro_cli import options
 from xenintro_cli.host import libraries
 from xenintro_cli.output import write, write_lines
 from xenintro_cli.style import Style
-
-from xenintro.errors import NotSupportedError
-from xenintro.sinks import jsonl
 
 if TYPE_CHECKING:
     from xenintro.xen.probe import Finding

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
-from xenintro_cli import options
-from xenintro_cli.host import open_xen
-from xenintro_cli.output import write, write_lines
 
 from xenintro.sinks import jsonl
 from xenintro.units import PAGE_SIZE
+from xenintro_cli import options
+from xenintro_cli.host import open_xen
+from xenintro_cli.output import write, write_lines
 
 if TYPE_CHECKING:
     from xenintro.xen.domains import DomainInfo

@@ -1,4 +1,4 @@
-"""Events on stdout: one write per batch, after the answers."""
+"""Events as lines: one write per batch, after the answers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import click
-from xenintro_cli.style import Style
 
 from xenintro.errors import XenintroError
 from xenintro.sinks import jsonl
 from xenintro.sinks.text import Lines
+from xenintro_cli.style import Style
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xenintro.session import Handled
 
 #: What turns the loop's monotonic times into times of day.
@@ -32,16 +34,18 @@ class JsonOutput:
     Args:
         domid: the domain.
         domain: its name, None where unknown.
+        write: where lines go.
     """
 
-    def __init__(self, domid: int, domain: str | None) -> None:
+    def __init__(self, domid: int, domain: str | None, write: Callable[[bytes], None]) -> None:
+        self._write = write
         self._domid = domid
         self._domain = domain
         self._seq = 0
 
     def __call__(self, batch: list[Handled]) -> None:
         """Write one line per request."""
-        write(b"".join(jsonl.line(self._record(handled)) for handled in batch))
+        self._write(b"".join(jsonl.line(self._record(handled)) for handled in batch))
 
     def _record(self, handled: Handled) -> dict[str, Any]:
         record: dict[str, Any] = {
@@ -61,7 +65,8 @@ class JsonOutput:
 class HumanOutput:
     """Aligned lines of answered requests; the names of the columns come with the first."""
 
-    def __init__(self, color: str) -> None:
+    def __init__(self, color: str, write: Callable[[bytes], None]) -> None:
+        self._write = write
         self._lines = Lines(Style.of(sys.stdout, color), terminal_width())
         self._started = False
 
@@ -76,10 +81,10 @@ class HumanOutput:
             )
             for handled in batch
         ]
-        if not self._started:
+        if lines and not self._started:
             self._started = True
             lines.insert(0, self._lines.header())
-        write_lines(lines)
+        self._write(encoded(lines))
 
 
 def terminal_width() -> int | None:
@@ -89,8 +94,13 @@ def terminal_width() -> int | None:
 
 def write_lines(lines: list[str]) -> None:
     """Write lines of text at once, in the stream's encoding."""
+    write(encoded(lines))
+
+
+def encoded(lines: list[str]) -> bytes:
+    """Lines of text as bytes, in the stream's encoding."""
     text = "".join(f"{line}\n" for line in lines)
-    write(text.encode(sys.stdout.encoding or "utf-8", errors="replace"))
+    return text.encode(sys.stdout.encoding or "utf-8", errors="replace")
 
 
 def write(data: bytes) -> None:
@@ -108,11 +118,16 @@ def write(data: bytes) -> None:
     except OSError as error:
         # What is buffered would fail again when Python closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise XenintroError(
-            "cannot write the output",
-            why=f"{error.strerror} on stdout",
-            hint="everything that was taken has been answered",
-        ) from error
+        raise cannot_write(error) from error
+
+
+def cannot_write(error: OSError) -> XenintroError:
+    """What is said of a full disk and the like."""
+    return XenintroError(
+        "cannot write the output",
+        why=f"{error.strerror} on stdout",
+        hint="everything that was taken has been answered",
+    )
 
 
 def say(text: str, *, color: bool) -> None:

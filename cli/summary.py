@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from xenintro.units import format_ns
 
 if TYPE_CHECKING:
-    from xenintro_cli.style import Style
-
     from xenintro.session import Summary
+    from xenintro_cli.style import Style
 
 
 def summary_lines(summary: Summary, *, name: str, nr_vcpus: int, unanswered: int, style: Style) -> list[str]:

@@ -9,15 +9,16 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 import click
-from xenintro_cli import options
-from xenintro_cli.host import find_domain, open_xen
-from xenintro_cli.output import HumanOutput, JsonOutput, say
-from xenintro_cli.style import Style
-from xenintro_cli.summary import summary_lines
 
 from xenintro.session import Session
 from xenintro.traps import asked_for, parse_traps
 from xenintro.units import format_ns
+from xenintro_cli import options
+from xenintro_cli.host import find_domain, open_xen
+from xenintro_cli.output import HumanOutput, JsonOutput, say
+from xenintro_cli.stream import LiveStream
+from xenintro_cli.style import Style
+from xenintro_cli.summary import summary_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +95,12 @@ def watch(
 
         monitor = Monitor(xc, find_domain(xc, domid, name), traps)
         info = monitor.info
-        output = JsonOutput(info.domid, info.name) if output_format == "jsonl" else HumanOutput(color)
+        stream = LiveStream()
+        output = (
+            JsonOutput(info.domid, info.name, stream.write)
+            if output_format == "jsonl"
+            else HumanOutput(color, stream.write)
+        )
         session = Session(
             monitor, wanted=asked_for(traps), observers=[output], limit=count, duration=duration
         )
@@ -107,7 +113,8 @@ def watch(
                     finally:
                         talk.stopping()
             finally:
-                talk.ended(session, monitor)
+                talk.ended(session, monitor, stream.dropped)
+        stream.finish()
 
 
 class _Talk:
@@ -127,7 +134,7 @@ class _Talk:
     def stopping(self) -> None:
         self._stopping_ns = monotonic_ns()
 
-    def ended(self, session: Session, monitor: Monitor) -> None:
+    def ended(self, session: Session, monitor: Monitor, dropped: int) -> None:
         if self._stopping_ns is None:  # never attached: the error says it all
             return
         if not monitor.failures:
@@ -142,6 +149,8 @@ class _Talk:
         )
         for line in lines:
             self._say(line)
+        if dropped:
+            self._say(f"  {dropped} lines were not printed: nobody read the ones before")
 
     def _say(self, text: str) -> None:
         if not self._quiet:

@@ -93,7 +93,8 @@ class Session:
         decide: the policy: gives a response, or None to let the event happen. If it raises, the event
             happens and the error is counted: a broken policy never stops the guest.
         wanted: which events the policy and the observers are given; all are answered.
-        observers: called with what was answered in one go, once the answers are out.
+        observers: called with what was answered in one go, once the answers are out, and with an empty list
+            now and then while nothing happens.
         limit: stop after this many events were shown.
         duration: stop after this many seconds.
     """
@@ -184,10 +185,9 @@ class Session:
         shown = batch if wanted is None else [handled for handled in batch if wanted(handled.event)]
         if self._limit is not None:
             shown = shown[: self._limit - self.summary.shown]
-        if shown:
-            self.summary.shown += len(shown)
-            for observer in self._observers:
-                observer(shown)
+        self.summary.shown += len(shown)
+        for observer in self._observers:
+            observer(shown)
 
     def _done(self) -> bool:
         return (

@@ -152,6 +152,17 @@ def test_nohup_is_respected() -> None:
         host.assert_untouched()
 
 
+@pytest.mark.parametrize("output_format", ["human", "jsonl"])
+def test_a_reader_that_stops_reading_stops_no_guest(output_format: str) -> None:
+    with simulated_host(scenario="storm") as host:
+        process = host.start("watch", "--domid", "1", "-e", EVENTS, "--format", output_format)
+        assert host.simulation.wait("answered", 3000)
+        outcome = interrupted(process)
+        assert outcome.code == 0, outcome.stderr
+        assert outcome.stdout.count("\n") >= 3000
+        host.assert_untouched()
+
+
 def test_a_full_disk_ends_it_well() -> None:
     with simulated_host() as host, open("/dev/full", "wb") as full:  # noqa: PTH123
         process = host.start("watch", "--domid", "1", "-e", "cr3", stdout=full)

@@ -12,8 +12,6 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports():
-    from xenintro_cli.style import Style
-
     from xenintro.abi import ARCHITECTURES, INTERFACE_IDS, interface
     from xenintro.codec import decode, encode
     from xenintro.errors import DamagedInputError
@@ -21,6 +19,7 @@ with atheris.instrument_imports():
     from xenintro.ringpage import RingPage
     from xenintro.sinks.jsonl import event_record, line
     from xenintro.sinks.text import Lines
+    from xenintro_cli.style import Style
 
 LAYOUTS = [interface(one, arch) for one in INTERFACE_IDS for arch in ARCHITECTURES]
 LINES = Lines(Style(color=False, utf8=True), 80)

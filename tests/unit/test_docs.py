@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from xenintro_cli.__main__ import VERBS
 
 from tests.slots import make_slot
 from xenintro.abi import interface
 from xenintro.sim import scenario
+from xenintro_cli.__main__ import VERBS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
