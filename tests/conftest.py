@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import signal
 
-from tests.golden import GoldenPage, golden_pages
+import pytest
 
-if TYPE_CHECKING:
-    import pytest
+from tests.golden import golden_pages
+
+# A run in the background inherits ignored signals, which the commands under test would rightly keep ignoring.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that take a golden page on every one."""
     if "golden" in metafunc.fixturenames:
         pages = golden_pages()
         metafunc.parametrize("golden", pages, ids=[page.name for page in pages])
-
-
-__all__ = ["GoldenPage"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.lab.guest.facts import PLACES, REGISTERS, value
@@ -18,6 +20,10 @@ _SEGMENTS = {
 #: Registers that vm_event_fill_regs of the release does not have.
 _NOT_IN = {"vm_event-6": {"npt_base", "vmtrace_pos"}, "vm_event-7": set()}
 
+
+#: Registers that are told as they were when Xen last took the vCPU off its CPU: right in the second of
+#: two requests only (measured, 4.14 to 4.20; xen/arch/x86/vm_event.c: vm_event_fill_regs takes v->arch.dr7).
+_LATE = {"vmx": {"dr7"}, "svm": {"dr7", "shadow_gs"}}
 
 #: On SVM these tell Xen's own copy of CR2, which a guest's MOV to CR2 passes by (measured; 4.20 tells
 #: the guest's).
@@ -46,9 +52,14 @@ def test_every_register(rig: Rig, vcpus: int) -> None:
     words = "smp regs" if vcpus == 2 else "regs"
     seen = watched(rig, words, "guest-request", vcpus=vcpus)
     for vcpu in range(vcpus):
-        first, second = seen.of(vcpu)
-        assert first["abi"] == second["abi"] == rig.release.abi
-        got = {name: number(register) for name, register in second["regs"].items()}
-        table = got.pop("gdtr_base")
-        assert 0x10_0000 <= table < 0x11_0000  # type: ignore[operator]
-        assert got == _expected(rig, vcpu)
+        first, second = (_snapshot(event) for event in seen.of(vcpu))
+        assert second == _expected(rig, vcpu)
+        assert {name for name in second if first[name] != second[name]} <= _LATE[rig.cpu]
+
+
+def _snapshot(event: dict[str, Any]) -> dict[str, object]:
+    registers = {name: number(register) for name, register in event["regs"].items()}
+    table = registers.pop("gdtr_base")
+    assert isinstance(table, int)
+    assert 0x10_0000 <= table < 0x11_0000  # in the guest's data, wherever its assembler put it
+    return registers
