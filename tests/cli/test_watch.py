@@ -200,6 +200,13 @@ def test_domains_that_cannot_be_watched(host: Host, domid: str, code: int) -> No
     host.assert_untouched()
 
 
+def test_verbose_tells_the_steps(host: Host) -> None:
+    outcome = host.run("watch", "--domid", "1", "-e", "cr3,mem:w@0x400", "-c", "2", "-v")
+    assert "INFO: ring of 8 slots, event channel port" in outcome.stderr
+    assert "INFO: armed cr3" in outcome.stderr
+    assert "INFO: released, 0 requests unanswered" in outcome.stderr
+
+
 def test_by_name(host: Host) -> None:
     assert host.run("watch", "--name", "tiny", "-e", "cr3", "-c", "1").code == 0
     outcome = host.run("watch", "--name", "nobody", "-e", "cr3", "-c", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from xenintro.codec import acknowledge
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from xenintro.abi import Interface
     from xenintro.xen.xc import Xc
+
+_log = logging.getLogger(__name__)
 
 _SHUTDOWN_REASONS = ("powered off", "rebooted", "was suspended", "crashed", "was killed by its watchdog")
 
@@ -55,6 +58,7 @@ class Attachment:
             self.ring.init()
             self._channel = EventChannel(xc.library)
             self._channel.bind(info.domid, remote_port)
+            _log.info("ring of %d slots, event channel port %d", interface.nr_slots, remote_port)
         except BaseException as error:
             if failures := self.release():
                 raise release_error(info.name or f"domain {info.domid}", failures) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import select
 from functools import partial
 from time import monotonic
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from xenintro.response import Response
     from xenintro.traps import Trap
     from xenintro.xen.xc import Xc
+
+_log = logging.getLogger(__name__)
 
 #: Seconds between looks at whether the domain still lives: nothing on our channel tells when it dies.
 _CHECK_EVERY = 0.5
@@ -136,6 +139,7 @@ class Monitor:
             # Noted before: a call that fails midway through a range of pages has changed some of them.
             self._disarm.insert(0, partial(disarm, self._xc, self._domid, trap))
             arm(self._xc, self._domid, trap)
+            _log.info("armed %s", trap.text)
         if self._steps_from_start:
             for vcpu_id in range(self.info.nr_vcpus):
                 self._xc.debug_control(self._domid, vcpu_id, single_step=True)
@@ -151,6 +155,7 @@ class Monitor:
         teardown = Teardown(self._xc, attachment, self._disarm, can_step=self._can_step)
         self.failures = teardown.run()
         self.unanswered = attachment.unanswered
+        _log.info("released, %d requests unanswered", self.unanswered)
         if self.failures:
             raise release_error(self._called(), self.failures) from error
         if gone is not None and not isinstance(error, DomainGoneError):
