@@ -22,7 +22,7 @@ class Guest:
     def __init__(self, rig: Rig, words: str, vcpus: int = 1) -> None:
         self.rig, self.vcpus = rig, vcpus
         self.mark = rig.console.mark()
-        self.domid = int(rig.run(f"lab -c {vcpus} {words}").output.split()[-1])
+        self.domid = int(rig.run(f"lab -c {vcpus} beat {words}").output.split()[-1])
 
     def __enter__(self) -> Self:
         return self

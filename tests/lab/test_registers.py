@@ -23,7 +23,7 @@ _NOT_IN = {"vm_event-6": {"npt_base", "vmtrace_pos"}, "vm_event-7": set()}
 
 #: Registers that are told as they were when Xen last took the vCPU off its CPU: right in the second of
 #: two requests only (measured, 4.14 to 4.20; xen/arch/x86/vm_event.c: vm_event_fill_regs takes v->arch.dr7).
-_LATE = {"vmx": {"dr7"}, "svm": {"dr7", "shadow_gs"}}
+_LATE = {"vmx": {"dr7"}, "svm": {"dr7", "shadow_gs", "msr_star", "msr_lstar"}}
 
 #: On SVM these tell Xen's own copy of CR2, which a guest's MOV to CR2 passes by (measured; 4.20 tells
 #: the guest's).

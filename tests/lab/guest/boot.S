@@ -1,6 +1,7 @@
 /* The lab's guest: a PVH kernel that does what its command line says, word by word.
  *
- * "smp" starts vCPU 1 on the same words, "forever" repeats them; every other word is a kind of
+ * "smp" starts vCPU 1 on the same words, "forever" repeats them, "beat" tells of the progress
+ * afterwards ("forever" does that too); every other word is a kind of
  * kinds.S. Capital names (N_CR3, R_RBX, ...) are constants of facts.py. %r15 is the vCPU's number
  * throughout. Output goes to port 0xe9, which Xen prints on its console. */
 
@@ -60,7 +61,12 @@ long_mode:
     cmpl %eax, finished
     jb 2b
     call report
+    leaq word_beat(%rip), %rdi
+    call has_word
+    orl forever, %eax
+    jz 3f
     call beat_start
+3:
     sti
     jmp rest
 
@@ -219,6 +225,7 @@ loops: .long 0, 0
 counted: .fill COUNTERS, 4, 0
 word_smp: .asciz "smp"
 word_forever: .asciz "forever"
+word_beat: .asciz "beat"
 
     .section .tables, "aw"
     .macro top_level
