@@ -49,8 +49,11 @@ bench: $(STAMP) ## measure; ratios against references in the same run
 
 wheel: $(STAMP) ## build the manylinux wheel and the pure one into dist/
 	@$(BIN)/python -m pip install -q -e '.[wheel]'
-	@$(BIN)/python tools/wheel.py
-	@$(BIN)/python tools/wheel.py --pure
+	@mkdir -p build
+	@for kind in "" --pure; do \
+	    $(BIN)/python tools/wheel.py $$kind > build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }; \
+	    tail -n 1 build/wheel.log; \
+	done
 
 lab: wheel ## a shell in dom0 of a real Xen in an emulator (CPU=vmx|svm XEN=4.14|4.17|4.20)
 	@$(BIN)/python -m tests.lab.shell --cpu $(CPU) --xen $(XEN)
