@@ -35,7 +35,7 @@ def measure(rig: Rig, kind: str, events: int, rounds: int) -> list[dict[str, flo
     with Guest(rig, f"forever {words}") as guest:
         guest.unpause()
         guest.done()
-        watch = f"xenintro watch --domid {guest.domid} -e {option} --format jsonl".split()
+        watch = f"xenintro watch --domid {guest.domid} -e {option}".split()
         request = {
             "domid": guest.domid,
             "address": value("SAMPLES"),

@@ -13,8 +13,6 @@ from xenintro.xen.ring import Ring
 from xenintro.xen.teardown import release_error, tried
 
 if TYPE_CHECKING:
-    import select
-
     from xenintro.abi import Interface
     from xenintro.xen.xc import Xc
 
@@ -81,10 +79,9 @@ class Attachment:
             self._xc.unpause(self._domid)
             self._pauses -= 1
 
-    def wait(self, poll: select.poll, timeout: float) -> None:
-        """Return when the channel rang, or after ``timeout`` seconds. ``poll`` watches the channel."""
-        poll.poll(timeout * 1000)
-        port = self.channel.pending()
+    def wait(self, timeout: float) -> None:
+        """Return when the channel rang, or after ``timeout`` seconds."""
+        port = self.channel.wait(timeout)
         if port is not None:
             # Unmask before draining: a request that comes meanwhile rings again.
             self.channel.unmask(port)

@@ -68,9 +68,13 @@ class EventChannel:
         """The file descriptor to poll for input."""
         return self._call("xenevtchn_fd")
 
+    def wait(self, timeout: float) -> int | None:
+        """The local port that rings within ``timeout`` seconds, or None. It stays masked until `unmask`."""
+        return self._call("xenevtchn_pending") if self._poll.poll(timeout * 1000) else None
+
     def pending(self) -> int | None:
-        """The local port that was rung, or None; never waits. It stays masked until `unmask`."""
-        return self._call("xenevtchn_pending") if self._poll.poll(0) else None
+        """The local port that was rung, or None; never waits."""
+        return self.wait(0)
 
     def unmask(self, port: int) -> None:
         """Let a port ring again."""

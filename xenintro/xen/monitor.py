@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import select
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -73,7 +72,6 @@ class Monitor:
         self._steps_from_start = needs_steps(traps)
         self._stepping = Stepping(traps, self._set_access, can_step=self._can_step)
         self._disarm: list[Callable[[], None]] = []
-        self._poll = select.poll()
         self._next_check = 0.0
         self._attachment: Attachment | None = None
         self.failures: list[Exception] = []
@@ -97,7 +95,7 @@ class Monitor:
 
     def wait(self, timeout: float) -> None:
         """See `xenintro.source.EventSource.wait`."""
-        self._ring().wait(self._poll, timeout)
+        self._ring().wait(timeout)
         now = monotonic()
         if now >= self._next_check:
             self._next_check = now + _CHECK_EVERY
@@ -143,7 +141,6 @@ class Monitor:
         if self._steps_from_start:
             for vcpu_id in range(self.info.nr_vcpus):
                 self._xc.debug_control(self._domid, vcpu_id, single_step=True)
-        self._poll.register(attachment.channel.fileno(), select.POLLIN)
         attachment.unpause()
 
     def _leave(self, error: BaseException | None) -> None:
