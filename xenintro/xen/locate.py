@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -21,7 +22,10 @@ _LDCONFIG = re.compile(r"^\s+(libxenctrl\.so\.\d+\.\d+) \(libc6,(?:x86-64|AArch6
 
 #: Where Xen's tools keep their libraries when the dynamic linker is not told (Debian's multiarch
 #: layout, and a release installed beside another one).
-_PRIVATE_DIRECTORIES = ("usr/lib/xen-*/lib", "usr/lib/xen-*/lib/*", "usr/local/lib", "opt/xen/lib")
+_DIRECTORIES = (
+    *(f"usr/lib/{platform.machine()}-linux-gnu", "usr/lib64"),
+    *("usr/lib/xen-*/lib", "usr/lib/xen-*/lib/*", "usr/local/lib", "opt/xen/lib"),
+)
 
 _WITHOUT_XEN = "try: xenintro demo (a simulated guest)"
 
@@ -132,7 +136,7 @@ def _in_directory(directory: Path) -> Location:
 
 def _installed(root: Path) -> Iterator[tuple[Release, Path]]:
     """Every libxenctrl of this host; the dynamic linker's own choice comes last, so it wins."""
-    for pattern in _PRIVATE_DIRECTORIES:
+    for pattern in _DIRECTORIES:
         for directory in root.glob(pattern):
             yield from _scan(directory)
     for name, path in _LDCONFIG.findall(_ldconfig(root / "etc/ld.so.cache")):
