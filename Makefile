@@ -44,7 +44,7 @@ fuzz: $(STAMP) ## fuzz the decoder for FUZZ_SECONDS (60)
 	@$(BIN)/python -m pip install -q atheris
 	@$(BIN)/python tests/fuzz/fuzz_decode.py -max_total_time=$(FUZZ_SECONDS)
 
-bench: $(STAMP) ## measure; ratios against references in the same run
+bench: wheel ## measure, the lab included; ratios against references in the same run
 	@$(BIN)/python -m tests.bench
 
 wheel: $(STAMP) ## build the manylinux wheel and the pure one into dist/
