@@ -15,6 +15,10 @@ from tests.lab.rig import Rig
 BOOTS = [("vmx", "4.17"), ("svm", "4.17")]
 MORE_BOOTS = [("svm", "4.14"), ("svm", "4.20")]
 
+#: Once in some hundred guests QEMU's SVM gives a process of dom0 a segmentation fault (README.md, Measured).
+#: A second try is shown as RERUN.
+RETRIED = {"svm": (pytest.mark.flaky(reruns=1),)}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-releases", action="store_true", help="the lab on Xen 4.14 and 4.20 too")
@@ -39,7 +43,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names, cases = ["rig"], [(boot,) for boot in boots]
     # The first test of a boot may have to download and compile an emulator before.
     marks = (pytest.mark.lab, pytest.mark.timeout(1800))
-    params = [pytest.param(*case, marks=marks, id="-".join((*case[0], *case[1:]))) for case in cases]
+    params = [
+        pytest.param(*case, marks=(*marks, *RETRIED.get(case[0][0], ())), id="-".join((*case[0], *case[1:])))
+        for case in cases
+    ]
     metafunc.parametrize(names, params, indirect=["rig"], scope="session")
 
 
