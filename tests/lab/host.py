@@ -25,14 +25,14 @@ _BY_CPU = {
 }
 
 
-def _missing(cpu: str) -> list[str]:
-    wanted = {**_ALWAYS, **_BY_CPU[cpu]}
+def _missing(cpu: str | None) -> list[str]:
+    wanted = {**_ALWAYS, **(_BY_CPU[cpu] if cpu else {})}
     absent = [name for name in wanted if not (shutil.which(name) or Path(name).is_file())]
     return [package for name in absent for package in wanted[name]]
 
 
-def provide(cpu: str) -> None:
-    """Make sure that everything is there to build and run the lab of this CPU."""
+def provide(cpu: str | None = None) -> None:
+    """Make sure that everything is there to build images, and to run the lab of a CPU."""
     if not (packages := _missing(cpu)):
         return
     if os.geteuid() or not shutil.which("apt-get"):

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.lab import cache, image
+from tests.lab import cache, host, image
 from tests.lab.guest import build
 from tests.lab.releases import DEFAULT, RELEASES
 
@@ -47,6 +47,7 @@ def _install(wheel: Path, tree: Path) -> None:
 
 def payload(wheel: Path | None) -> Path:
     """The archive of this guest and this wheel, made once."""
+    host.provide()
 
     def assemble(into: Path) -> None:
         tree = into / "tree"
