@@ -134,10 +134,12 @@ class Session:
             while not self._done():
                 self._source.wait(BACKSTOP)
                 batch = self.answer_batch()
-                # Those who wait go before those who watch: look again before anything is shown.
-                while 0 < len(batch) < _BATCH and (more := self.answer_batch()):
-                    batch += more
-                self._observe(batch)
+                try:
+                    # Those who wait go before those who watch: look again before anything is shown.
+                    while 0 < len(batch) < _BATCH and (more := self.answer_batch()):
+                        batch += more
+                finally:
+                    self._observe(batch)  # what was answered is shown, whatever came after it
         finally:
             self.summary.end()
         return self.summary

@@ -111,6 +111,16 @@ def test_a_failing_hypercall_still_answers() -> None:
     assert source.flushed == 2
 
 
+def test_what_was_answered_is_shown_even_if_the_next_batch_fails() -> None:
+    source = Batches([CR3], [CPUID])
+    source.prepare_fails_at = 2
+    seen: list[str] = []
+    session = Session(source, observers=[lambda batch: seen.extend(one.event.reason for one in batch)])
+    with pytest.raises(XenCallError):
+        session.run()
+    assert seen == ["write_ctrlreg"]
+
+
 def test_observers_see_what_was_wanted_after_the_answers() -> None:
     source = Batches([CR3, CPUID], [CPUID])
     seen: list[str] = []

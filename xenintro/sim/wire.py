@@ -47,4 +47,4 @@ def send(connection: socket.socket, result: Result, error: int = 0) -> None:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [result.fd]))
             connection.sendmsg([packet], [rights])
     except OSError:
-        pass
+        pass  # gone: the server's loop finds the socket closed and forgets the client

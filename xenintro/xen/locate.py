@@ -81,7 +81,7 @@ def is_control_domain(root: Path = Path("/")) -> bool:
     try:
         return "control_d" in (root / "proc/xen/capabilities").read_text()
     except OSError:
-        pass
+        pass  # xenfs is not mounted: sysfs tells
     try:
         return (root / "sys/hypervisor/start_flags/initdomain").read_text().strip() == "1"
     except OSError:
