@@ -58,6 +58,8 @@ class JsonOutput:
             record["domain"] = self._domain
         record |= jsonl.event_record(handled.event)
         record |= {"answer": handled.response.name, "rule": None, "pause_ns": handled.pause_ns}
+        if handled.would is not None:
+            record["would"] = handled.would
         self._seq += 1
         return record
 
@@ -76,7 +78,7 @@ class HumanOutput:
             self._lines.line(
                 handled.event,
                 time_ns=handled.taken_ns + _CLOCK_OFFSET_NS,
-                answer=handled.response.name,
+                answer=handled.response.name if handled.would is None else f"would {handled.would}",
                 pause_ns=handled.pause_ns,
             )
             for handled in batch

@@ -28,12 +28,16 @@ _BATCH = 64
 
 
 class Handled(NamedTuple):
-    """A request that has been answered. Times are monotonic nanoseconds."""
+    """A request that has been answered. Times are monotonic nanoseconds.
+
+    ``would`` names the answer of a policy that is only observed.
+    """
 
     event: Event
     response: Response
     taken_ns: int
     answered_ns: int
+    would: str | None = None
 
     @property
     def pause_ns(self) -> int | None:
@@ -92,11 +96,16 @@ class Session:
         source: where requests come from.
         decide: the policy: gives a response, or None to let the event happen. If it raises, the event
             happens and the error is counted: a broken policy never stops the guest.
+        enforce: send what the policy answers; else it is only noted, and the event happens.
         wanted: which events the policy and the observers are given; all are answered.
         observers: called with what was answered in one go, once the answers are out, and with an empty list
             now and then while nothing happens.
         limit: stop after this many events were shown.
         duration: stop after this many seconds.
+
+    Attributes:
+        decide, enforce: may be replaced while the session runs, by an observer for instance.
+        summary: what happened so far.
     """
 
     def __init__(
@@ -104,13 +113,15 @@ class Session:
         source: EventSource,
         *,
         decide: Callable[[Event], Response | None] | None = None,
+        enforce: bool = True,
         wanted: Callable[[Event], bool] | None = None,
         observers: Iterable[Callable[[list[Handled]], None]] = (),
         limit: int | None = None,
         duration: float | None = None,
     ) -> None:
         self._source = source
-        self._decide = decide
+        self.decide = decide
+        self.enforce = enforce
         self._wanted = wanted
         self._observers = tuple(observers)
         self._limit = limit
@@ -154,20 +165,25 @@ class Session:
                 taken_ns = monotonic_ns()
                 with request:  # whatever happens below, the vCPU runs on
                     event = decode(request.raw, interface)
-                    response = source.prepare(event, self._wish(event))
+                    wish, would = self._wish(event), None
+                    if wish is not None and not self.enforce:
+                        wish, would = None, wish.name
+                    response = source.prepare(event, wish)
                     request.answer(encode(event, response))
-                    batch.append((event, response, taken_ns))
+                    batch.append((event, response, taken_ns, would))
         finally:
             source.flush()
         answered_ns = monotonic_ns()
-        return [Handled(*entry, answered_ns) for entry in batch]
+        return [
+            Handled(event, response, taken, answered_ns, would) for event, response, taken, would in batch
+        ]
 
     def _wish(self, event: Event) -> Response | None:
         """What the policy answers; None lets the event happen."""
-        if self._decide is None or (self._wanted is not None and not self._wanted(event)):
+        if self.decide is None or (self._wanted is not None and not self._wanted(event)):
             return None
         try:
-            response = self._decide(event)
+            response = self.decide(event)
             if response is None or response.name == ALLOWED.name:
                 return None
             self._source.check(event, response)

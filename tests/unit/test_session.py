@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.slots import make_slot
-from xenintro.abi import Interface, interface
+from xenintro.abi import Flag, Interface, interface
 from xenintro.codec import acknowledge, decode
 from xenintro.errors import AlreadyAnsweredError, DomainGoneError, IllegalResponseError, XenCallError
 from xenintro.response import Response, allow
@@ -175,3 +175,15 @@ def test_a_second_answer_is_refused() -> None:
         with pytest.raises(AlreadyAnsweredError):
             request.answer(acknowledge(CR3, V7))
     assert len(source.answers) == 1
+
+
+def test_an_observed_policy_changes_nothing() -> None:
+    source = Batches([CR3, CPUID])
+    seen: list[Handled] = []
+    session = Session(
+        source, decide=lambda event: Response.deny(), enforce=False, observers=[seen.extend], limit=2
+    )
+    session.run()
+    assert [handled.would for handled in seen] == ["deny", "deny"]
+    assert [handled.response.name for handled in seen] == ["allow", "allow"]
+    assert not any(decode(answer, V7).flags & Flag.DENY for answer in source.answers)
