@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from importlib import metadata
 from typing import NamedTuple
 
 import click
 
-from xenintro.errors import XenintroError
-from xenintro_cli.output import ReaderGoneError
-from xenintro_cli.style import Style
+from xenintro.errors import UsageError
+from xenintro_cli.ending import guarded, show
 
 
 class Verb(NamedTuple):
@@ -67,13 +67,31 @@ class Group(click.Group):
                 formatter.write_dl(rows)
 
 
+def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    click.echo(f"xenintro {metadata.version('xenintro')}")
+    if ctx.params.get("verbose"):
+        from xenintro.xen.probe import versions
+
+        rows = versions(os.environ.get("XENINTRO_XEN", "auto"))
+        for name, version in rows.items():
+            click.echo(f"  {name:<12}  {version}")
+    ctx.exit()
+
+
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "XENINTRO"},
 )
-@click.version_option(package_name="xenintro", message="xenintro %(version)s")
+@click.option(
+    "--version", is_flag=True, callback=_version, expose_value=False, help="Show the version and exit."
+)
+@click.option(
+    "-v", "verbose", is_flag=True, is_eager=True, help="With --version: those of Xen and Python too."
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
-def cli(debug: bool) -> None:
+def cli(verbose: bool, debug: bool) -> None:
     """Watch a Xen guest from the outside.
 
     Every event is answered, and the guest runs on whatever happens to this program's policy, output or user.
@@ -88,31 +106,15 @@ def main() -> None:
 
 def run(args: list[str]) -> int:
     """Run one command line; returns its exit code. Errors are printed, never raised."""
+    return guarded(lambda: _run(args))
+
+
+def _run(args: list[str]) -> object:
     try:
-        code = cli.main(args=args, prog_name="xenintro", standalone_mode=False)
+        return cli.main(args=args, prog_name="xenintro", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _show_usage(error)
         return error.exit_code
-    except XenintroError as error:
-        _show(error)
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return 0
-    except ReaderGoneError:
-        _discard_the_rest()
-        return 0
-    except Exception as error:
-        if "--debug" in args:
-            raise
-        _show(
-            XenintroError(
-                f"unexpected {type(error).__name__}: {error}",
-                why="this is a bug in xenintro; a domain that was watched has been released",
-                hint="for the traceback: xenintro --debug ...",
-            )
-        )
-        return XenintroError.exit_code
-    return code if isinstance(code, int) else 0
 
 
 def _open_closed_streams() -> None:
@@ -125,18 +127,16 @@ def _open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
-def _discard_the_rest() -> None:
-    """What is still buffered for a reader that has gone has nowhere to go."""
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _show(error: XenintroError) -> None:
-    style = Style.of(sys.stderr)
-    first, *rest = error.lines()
-    click.echo(style.alarm("error:") + first.removeprefix("error:"), err=True)
-    for line in rest:
-        click.echo(line, err=True)
+def _show_usage(error: click.ClickException) -> None:
+    """A mistake in the command line, said as every other error."""
+    ctx = getattr(error, "ctx", None)
+    if ctx is None or isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        error.show()
+        return
+    what = error.format_message().rstrip(".")
+    usage = " ".join(ctx.get_usage().split())
+    hint = f"see: {ctx.command_path} --help"
+    show(UsageError(what[:1].lower() + what[1:], why=usage[:1].lower() + usage[1:], hint=hint))
 
 
 if __name__ == "__main__":
