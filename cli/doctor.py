@@ -3,58 +3,76 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
 
 import click
 import msgspec
 
-from xenintro.errors import NotSupportedError
+from xenintro.errors import NotSupportedError, UsageError
 from xenintro.sinks import jsonl
+from xenintro.traps import parse_traps
 from xenintro_cli import options
-from xenintro_cli.host import libraries
-from xenintro_cli.output import write, write_lines
+from xenintro_cli.findings import report
+from xenintro_cli.host import find_domain, libraries
+from xenintro_cli.output import say, terminal_width, write, write_lines
 from xenintro_cli.style import Style
-
-if TYPE_CHECKING:
-    from xenintro.xen.probe import Finding
 
 
 @click.command(name="doctor")
-@click.option("-d", "--domid", type=int, help="Look at this domain too.")
+@options.domain
+@click.option(
+    "-e",
+    "--events",
+    multiple=True,
+    metavar="LIST",
+    help="Say whether these can be trapped, as watch takes them.",
+)
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    help="Write all of it, versions and logs to this tar.gz file, for a bug report.",
+)
+@click.option("--force", is_flag=True, help="Let --bundle overwrite a file.")
 @options.output_format
 @options.color
 @options.xen
-def command(domid: int | None, output_format: str, color: str, selection: str) -> int:
+def command(
+    domid: int | None,
+    name: str | None,
+    events: tuple[str, ...],
+    bundle: Path | None,
+    force: bool,
+    output_format: str,
+    color: str,
+    selection: str,
+) -> int:
     """Check this host, or one domain, and say what to fix. Nothing is changed.
 
     Exits 0 if nothing keeps it from being watched, else 6.
     """
+    chosen = domid is not None or name is not None
+    if events and not chosen:
+        raise UsageError(
+            "-e without a domain",
+            why="what can be trapped depends on the domain",
+            hint="add --domid N or --name X; see them all: xenintro list",
+        )
     from xenintro.xen.probe import examine
 
+    traps = parse_traps(",".join(events)) if events else ()
+    choose = partial(find_domain, domid=domid, name=name) if chosen else None
     with libraries(selection) as directory:
-        findings = list(examine(directory, domid))
-    if output_format == "jsonl":
-        write(b"".join(jsonl.line({"v": 1} | msgspec.structs.asdict(finding)) for finding in findings))
-    else:
-        write_lines(_report(findings, domid, Style.of(sys.stdout, color)))
+        findings = list(examine(directory, choose, traps))
+        if output_format == "jsonl":
+            write(b"".join(jsonl.line({"v": 1} | msgspec.structs.asdict(finding)) for finding in findings))
+        else:
+            title = f"domain {name if domid is None else domid}"
+            write_lines(report(findings, title, Style.of(sys.stdout, color), terminal_width()))
+        if bundle is not None:
+            from xenintro_cli.bundle import write_bundle
+
+            contents = ", ".join(write_bundle(bundle, directory, findings, force=force))
+            say(f"wrote {bundle}: {contents}; no guest memory, no registers", color=False)
     failed = any(finding.level == "error" for finding in findings)
     return NotSupportedError.exit_code if failed else 0
-
-
-def _report(findings: list[Finding], domid: int | None, style: Style) -> list[str]:
-    lines = []
-    for section, title in (("host", "host"), ("domain", f"domain {domid}")):
-        chosen = [finding for finding in findings if finding.section == section]
-        if chosen:
-            lines.append(title)
-        for finding in chosen:
-            level = style.level(f"{finding.level:<5}", finding.level)
-            lines.append(f"  {level}  {finding.what:<22}  {finding.detail}".rstrip())
-            if finding.fix:
-                lines.append(f"         {'':<22}  {finding.fix}")
-    counts = {level: sum(f.level == level for f in findings) for level in ("ok", "warn", "error")}
-    said = [f"{counts['ok']} ok"]
-    for level, word in (("warn", "warning"), ("error", "error")):
-        said.append(f"{counts[level]} {word}{'' if counts[level] == 1 else 's'}")
-    lines.append(", ".join(said))
-    return lines

@@ -71,7 +71,7 @@ def _state(info: DomainInfo) -> str:
 
 def _why_not(xc: Xc, info: DomainInfo) -> str | None:
     """Why a domain cannot be watched now, None if it can."""
-    from xenintro.xen.probe import ring_in_use
+    from xenintro.xen.preflight import ring_in_use
 
     if info.domid == xc.own_domid:
         return "the control domain"

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from xenintro.errors import XenintroError
-from xenintro.units import parse_duration
+from xenintro.units import parse_duration, parse_int
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,12 +22,17 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only from 
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds, or a usage error."""
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_duration(value)
-        except XenintroError as error:
-            self.fail(f"{error.what}: {error.why}; {error.hint}.", param, ctx)
+        return value if isinstance(value, float) else parse_duration(value)
+
+
+class Number(click.ParamType):  # type: ignore[type-arg]
+    """A decimal or 0x number."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, or a usage error."""
+        return value if isinstance(value, int) else parse_int(value)
 
 
 xen = click.option(
@@ -57,10 +61,36 @@ color = click.option(
 )
 
 
+#: Seconds that a vCPU waits at most, whatever a policy does.
+DEADLINE = 0.25
+
+deadline = click.option(
+    "--deadline",
+    type=Duration(),
+    default=f"{DEADLINE * 1000:.0f}ms",
+    show_default=True,
+    help="Longest a vCPU may wait; then its event is allowed.",
+)
+
+
+def policy(function: F) -> F:
+    """Adds ``--policy`` and ``--mode``."""
+    function = click.option(
+        "--mode",
+        type=click.Choice(["observe", "enforce"]),
+        default="observe",
+        show_default=True,
+        help="Show what policies would answer and allow everything, or send it.",
+    )(function)
+    return click.option(
+        "-p", "--policy", multiple=True, metavar="FILE.py[:NAME]", help="Who decides; the first answer wins."
+    )(function)
+
+
 def domain(function: F) -> F:
     """Adds ``--domid`` and ``--name``."""
     function = click.option("-n", "--name", help="Domain by name or UUID.")(function)
-    return click.option("-d", "--domid", type=int, help="Domain by number.")(function)
+    return click.option("-d", "--domid", type=Number(), help="Domain by number.")(function)
 
 
 def talk(function: F) -> F:

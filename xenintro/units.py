@@ -11,7 +11,7 @@ PAGE_SHIFT = 12
 U64_MAX = (1 << 64) - 1
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)?")
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|ms|s|m|h)?")
 
 
 def parse_int(text: str) -> int:

@@ -36,7 +36,7 @@ def test_doctor_says_what_is_missing() -> None:
         (("watch", "--domid", "1", "-e", "cr9"), "did you mean"),
         (("watch", "--domid", "1", "-t", "soon"), "not a duration"),
         (("wacth",), "Did you mean 'watch'"),
-        (("decode",), "Missing argument"),
+        (("decode",), "missing argument"),
         (("watch", "--domid", "1", "--xen", "/nonexistent"), "libxenctrl"),
     ],
 )

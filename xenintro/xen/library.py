@@ -12,10 +12,17 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cffi import FFI
-
 from xenintro.errors import NotSupportedError
 from xenintro.xen import signatures
+
+try:
+    from cffi import FFI
+except ImportError as error:
+    raise NotSupportedError(
+        "this installation of xenintro cannot load libxenctrl",
+        why=f"the Python package cffi is missing: {error}",
+        hint="install it for the Python that runs xenintro: pip install cffi",
+    ) from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +62,7 @@ class Library:
 
     Attributes:
         release: of libxenctrl; the declarations are those of the newest known release at most.
+        path: of libxenctrl.
         ffi: makes and reads the C values of the calls; for this package only.
 
     Raises:
@@ -63,6 +71,7 @@ class Library:
 
     def __init__(self, location: Location, dlopen: Callable[[FFI, str], Any] = _dlopen) -> None:
         self.release: Release = location.release
+        self.path = location.library
         self.ffi = FFI()
         self.ffi.cdef(signatures.declarations(signatures.clamp(self.release)))
         self.ffi.cdef(_LIBC)

@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from xenintro.abi import CAPABILITIES, Interface, interface_of_version
-from xenintro.errors import NotSupportedError, UsageError, XenCallError
+from xenintro.errors import DomainGoneError, NotSupportedError, UsageError, XenCallError, XenintroError
 from xenintro.traps import Trap
 from xenintro.xen import signatures
 from xenintro.xen.arming import has_singlestep
@@ -34,16 +34,27 @@ _OPTIONS = (
 #: MSRs that Xen can trap since 4.8 (arch/x86/monitor.c: monitor_bitmap_for_msr).
 _MSR_RANGES = (range(0x2000), range(0x40000000, 0x40002000), range(0xC0000000, 0xC0002000))
 
+#: Outside of them: trapping it fails with ENXIO without a ring, with EINVAL with one.
+_IMPOSSIBLE_MSR = 0x3000
+
+#: Asks for the default permission, which every domain has; a page may be missing.
+_DEFAULT_PAGE = (1 << 64) - 1
+
+#: SHUTDOWN_* (xen/sched.h).
+_SHUTDOWN_REASONS = ("powered off", "rebooting", "suspended", "crashed", "killed by its watchdog")
+
 
 def check_domain(xc: Xc, domid: int) -> DomainInfo:
     """The domain, if it can be watched.
 
     Raises:
         NoSuchDomainError: there is none.
+        DomainGoneError: it is being destroyed, or has shut down or crashed.
         NotSupportedError: a PV domain, or more vCPUs than this release can wake again.
     """
     info = domain_info(xc, domid)
     name = f"domain {domid}" + (f" ({info.name})" if info.name else "")
+    _check_alive(info, name)
     if not info.hvm:
         raise NotSupportedError(
             f"{name} is a PV domain",
@@ -58,6 +69,23 @@ def check_domain(xc: Xc, domid: int) -> DomainInfo:
             hint="give the domain at most 8 vCPUs, or use Xen 4.9 or newer",
         )
     return info
+
+
+def _check_alive(info: DomainInfo, name: str) -> None:
+    if info.dying:
+        raise DomainGoneError(
+            f"{name} is being destroyed",
+            why="Xen says it is dying; nothing runs in it any more",
+            hint="see what there is: xenintro list",
+        )
+    if info.shutdown:
+        reason = info.shutdown_reason or 0
+        word = _SHUTDOWN_REASONS[reason] if reason < len(_SHUTDOWN_REASONS) else "shut down"
+        raise DomainGoneError(
+            f"{name} is {word}",
+            why=f"its shutdown reason is {reason}: nothing runs in it any more",
+            hint="watch it when it runs again: xenintro list",
+        )
 
 
 def ring_interface(xc: Xc) -> Interface:
@@ -111,12 +139,32 @@ def page_permissions(xc: Xc, domid: int) -> bool:
         NotSupportedError: page accesses cannot be trapped.
     """
     try:
-        xc.get_mem_access(domid, 0)
+        xc.get_mem_access(domid, _DEFAULT_PAGE)
     except XenCallError as error:
         if error.errno == errno.ENODEV:
             return False
         raise
     return True
+
+
+def ring_in_use(xc: Xc, domid: int) -> bool | None:
+    """Whether the domain has a monitor ring; None where this release does not tell. Nothing is changed."""
+    try:
+        return page_permissions(xc, domid)
+    except XenintroError:
+        return _msr_ring(xc, domid)
+
+
+def _msr_ring(xc: Xc, domid: int) -> bool | None:
+    """Whether the domain has a ring, from the order of checks in arch_monitor_domctl_event (Xen 4.8)."""
+    if xc.release < (4, 8):
+        return None
+    try:
+        xc.mov_to_msr(domid, _IMPOSSIBLE_MSR, enable=True)
+    except XenintroError as error:
+        code = getattr(error, "errno", None)
+        return {errno.ENXIO: False, errno.EINVAL: True}.get(code) if code else None
+    return None
 
 
 def needs_steps(traps: tuple[Trap, ...]) -> bool:

@@ -1,0 +1,144 @@
+"""One domain: can it be watched, for what, and does somebody else?"""
+
+from __future__ import annotations
+
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
+
+from xenintro.abi import CAPABILITIES
+from xenintro.errors import XenintroError
+from xenintro.xen.preflight import (
+    check_domain,
+    check_traps,
+    helper_traps,
+    page_permissions,
+    ring_in_use,
+    ring_interface,
+)
+from xenintro.xen.probe.agent import agent
+from xenintro.xen.probe.finding import Finding, failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from xenintro.traps import Trap
+    from xenintro.xen.domains import DomainInfo
+    from xenintro.xen.xc import VcpuInfo, Xc
+
+_PARAM_ALTP2M = 35  # HVM_PARAM_ALTP2M (public/hvm/params.h)
+_ALTP2M_MODES = {1: "mixed", 2: "external", 3: "limited"}
+
+#: How long a vCPU that could run must not have run to be called standing still: many times the
+#: slice of Xen's schedulers, and longer than a device model takes.
+_STILL_SECONDS = 0.3
+_STILL_STEP = 0.02
+
+
+def findings(xc: Xc, choose: Callable[[Xc], int], traps: tuple[Trap, ...]) -> Iterator[Finding]:
+    """What can be known of a domain without touching it."""
+    try:
+        domid = choose(xc)
+        info = check_domain(xc, domid)
+    except XenintroError as error:
+        yield failed("domain", "domain", "domain", error)
+        return
+    paging = {True: ", hardware-assisted paging", False: ", shadow paging", None: ""}[info.hap]
+    yield Finding(
+        "domain", "domain", "ok", f"domain {domid}", f"{info.name or 'no name'}: HVM or PVH{paging}"
+    )
+    for examined in (_vcpus, _memory, _state):
+        try:
+            yield from examined(xc, info)
+        except XenintroError as error:
+            yield failed(examined.__name__[1:], "domain", examined.__name__[1:], error)
+    try:
+        yield from _abilities(xc, info)
+        yield from _traps(xc, domid, traps)
+    except XenintroError as error:
+        yield failed("capabilities", "domain", "events", error)
+        return
+    still = _standing_still(xc, info)
+    yield from agent(info, ring_in_use(xc, domid), still)
+
+
+def _vcpus(xc: Xc, info: DomainInfo) -> Iterator[Finding]:
+    slots = ring_interface(xc).nr_slots
+    detail = f"{info.nr_vcpus} for {slots} slots of the ring"
+    if info.nr_vcpus <= slots:
+        yield Finding("vcpus", "domain", "ok", "vCPUs", detail)
+        return
+    detail += ": some wait inside Xen when all trap at once, which nobody can end for a monitor that died"
+    yield Finding("vcpus", "domain", "info", "vCPUs", detail, f"fewer is safer: at most {slots}")
+
+
+def _memory(xc: Xc, info: DomainInfo) -> Iterator[Finding]:
+    if info.tot_pages < info.max_pages:
+        return
+    detail = (
+        f"all of its {info.max_pages} pages are in use: where the ring's page must be added, there is none"
+    )
+    fix = f"if attaching fails with EBUSY or ENOMEM: xl mem-max {info.domid} with more"
+    yield Finding("memory", "domain", "info", "memory", detail, fix)
+
+
+def _state(xc: Xc, info: DomainInfo) -> Iterator[Finding]:
+    if info.paused:
+        fix = f"nothing happens until: xl unpause {info.domid}"
+        yield Finding("paused", "domain", "info", "state", "paused by the toolstack", fix)
+
+
+def _abilities(xc: Xc, info: DomainInfo) -> Iterator[Finding]:
+    bits = xc.capabilities(info.domid)
+    names = [name for name, bit in CAPABILITIES.items() if bits >> bit & 1]
+    yield Finding("capabilities", "domain", "ok", "events", ", ".join(names) or "none")
+    try:
+        page_permissions(xc, info.domid)
+    except XenintroError as error:
+        yield failed("mem-access", "domain", "mem_access", error, "warn")
+        return
+    yield Finding("mem-access", "domain", "ok", "mem_access", "page accesses can be trapped")
+    mode = xc.hvm_param(info.domid, _PARAM_ALTP2M)
+    if mode:
+        detail = f"{_ALTP2M_MODES.get(mode, f'mode {mode}')}: views are available"
+        yield Finding("altp2m", "domain", "ok", "altp2m", detail)
+    else:
+        fix = 'set altp2m="external" in the domain\'s configuration and restart it'
+        yield Finding("altp2m", "domain", "info", "altp2m", "off: no views", fix)
+
+
+def _traps(xc: Xc, domid: int, traps: tuple[Trap, ...]) -> Iterator[Finding]:
+    """What ``watch`` would say of each, asked one by one."""
+    bits = xc.capabilities(domid)
+    for trap in traps:
+        try:
+            check_traps(xc, domid, (trap,), bits)
+            if trap.reason == "interrupt":
+                helper_traps(traps, bits)
+        except XenintroError as error:
+            yield failed("trap", "domain", f"-e {trap.text}", error)
+        else:
+            yield Finding("trap", "domain", "ok", f"-e {trap.text}", "can be trapped")
+
+
+def _standing_still(xc: Xc, info: DomainInfo) -> list[int]:
+    """The vCPUs that could run, and do not: vm_event pauses cannot be read back from Xen."""
+    if info.paused:
+        return []
+    first = {vcpu_id: seen for vcpu_id in range(info.nr_vcpus) if (seen := _idle(xc, info.domid, vcpu_id))}
+    suspects = dict(first)
+    end = monotonic() + _STILL_SECONDS
+    while suspects and monotonic() < end:
+        sleep(_STILL_STEP)
+        suspects = {
+            vcpu_id: seen for vcpu_id, seen in suspects.items() if _idle(xc, info.domid, vcpu_id) == seen
+        }
+    return list(suspects)
+
+
+def _idle(xc: Xc, domid: int, vcpu_id: int) -> VcpuInfo | None:
+    """A vCPU that is neither running nor waiting for an interrupt; None for any other."""
+    try:
+        seen = xc.vcpu_info(domid, vcpu_id)
+    except XenintroError:
+        return None  # a number that no vCPU has
+    return seen if seen.online and not seen.blocked and not seen.running else None
