@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 #: What INT3 is for xc_hvm_inject_trap where the event does not say (before Xen 4.8).
-_SW_EXCEPTION = 6
-_INT3_LENGTH = 1
+SW_EXCEPTION = 6
+INT3_LENGTH = 1
 
 
 def reinject(xc: Xc, domid: int, event: Event) -> None:
@@ -34,9 +34,9 @@ def reinject(xc: Xc, domid: int, event: Event) -> None:
     vector = TRAP_INT3 if isinstance(event, SoftwareBreakpoint) else TRAP_DEBUG
     trap = {
         "vector": vector,
-        "type": _SW_EXCEPTION if event.type is None else event.type,
+        "type": SW_EXCEPTION if event.type is None else event.type,
         "error_code": NO_ERROR_CODE,
-        "insn_len": _INT3_LENGTH if event.insn_length is None else event.insn_length,
+        "insn_len": INT3_LENGTH if event.insn_length is None else event.insn_length,
         "extra": (event.pending_dbg or 0) if vector == TRAP_DEBUG else 0,
     }
     try:

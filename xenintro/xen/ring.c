@@ -15,9 +15,14 @@
 
 _Static_assert(offsetof(struct xi_ring_page, slots) == 64, "slot 0 is at offset 64");
 
-static void *slot_at(const struct xi_ring *ring, uint32_t index)
+static uint32_t mask(const struct xi_ring *ring)
 {
-	return ring->page->slots + (size_t)(index & (ring->nr_slots - 1)) * ring->slot_size;
+	return ring->nr_slots - 1;
+}
+
+void *xi_ring_slot(const struct xi_ring *ring, uint32_t index)
+{
+	return ring->page->slots + (size_t)(index & mask(ring)) * ring->slot_size;
 }
 
 static int geometry_fits(uint32_t slot_size, uint32_t nr_slots)
@@ -26,7 +31,7 @@ static int geometry_fits(uint32_t slot_size, uint32_t nr_slots)
 
 	if (slot_size == 0 || slot_size > room)
 		return 0;
-	if (nr_slots == 0 || (nr_slots & (nr_slots - 1)) != 0)
+	if (nr_slots == 0 || nr_slots > XI_RING_MAX_SLOTS || (nr_slots & (nr_slots - 1)) != 0)
 		return 0;
 	return nr_slots <= room / slot_size;
 }
@@ -38,11 +43,14 @@ int xi_ring_attach(struct xi_ring *ring, void *page, uint32_t slot_size, uint32_
 		return XI_RING_BADGEOM;
 	if (!geometry_fits(slot_size, nr_slots) || req_cons - rsp_prod_pvt > nr_slots)
 		return XI_RING_BADGEOM;
+	memset(ring, 0, sizeof(*ring));
+	pthread_mutex_init(&ring->lock, NULL);
 	ring->page = page;
 	ring->slot_size = slot_size;
 	ring->nr_slots = nr_slots;
 	ring->req_cons = req_cons;
 	ring->rsp_prod_pvt = rsp_prod_pvt;
+	ring->seen = rsp_prod_pvt - nr_slots;	/* even the oldest response still to be consumed */
 	return 0;
 }
 
@@ -50,47 +58,154 @@ void xi_ring_init(struct xi_ring *ring)
 {
 	struct xi_ring_page *page = ring->page;
 
+	pthread_mutex_lock(&ring->lock);
 	memset(page->pad, 0, sizeof(page->pad));
 	__atomic_store_n(&page->req_prod, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&page->req_event, 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&page->rsp_prod, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&page->rsp_event, 1, __ATOMIC_RELAXED);
-	ring->req_cons = 0;
-	ring->rsp_prod_pvt = 0;
+	ring->req_cons = ring->rsp_prod_pvt = ring->seen = 0;
+	ring->late = 0;
+	ring->claiming = 0;
+	pthread_mutex_unlock(&ring->lock);
 }
 
-int xi_ring_pending(const struct xi_ring *ring)
+int xi_ring_waiting(const struct xi_ring *ring)
 {
-	uint32_t pending = __atomic_load_n(&ring->page->req_prod, __ATOMIC_ACQUIRE) - ring->req_cons;
+	uint32_t waiting = __atomic_load_n(&ring->page->req_prod, __ATOMIC_ACQUIRE) - ring->rsp_prod_pvt;
 
 	/* A slot is free only once its response is out: no honest front end has more. */
-	if (pending > ring->nr_slots - xi_ring_unanswered(ring))
+	if (waiting > ring->nr_slots || waiting < ring->req_cons - ring->rsp_prod_pvt)
 		return XI_RING_CORRUPT;
-	return (int)pending;
+	return (int)waiting;
+}
+
+/* With the lock held. */
+static int pending(const struct xi_ring *ring)
+{
+	int waiting = xi_ring_waiting(ring);
+
+	return waiting < 0 ? waiting : waiting - (int)(ring->req_cons - ring->rsp_prod_pvt);
+}
+
+int xi_ring_pending(struct xi_ring *ring)
+{
+	int count;
+
+	pthread_mutex_lock(&ring->lock);
+	count = pending(ring);
+	pthread_mutex_unlock(&ring->lock);
+	return count;
 }
 
 int xi_ring_take(struct xi_ring *ring, void *request)
 {
-	int pending = xi_ring_pending(ring);
+	int outcome;
 
-	if (pending <= 0)
-		return pending;
-	memcpy(request, slot_at(ring, ring->req_cons), ring->slot_size);
-	ring->req_cons++;
-	__atomic_store_n(&ring->page->req_event, ring->req_cons + 1, __ATOMIC_RELAXED);
-	return 1;
+	pthread_mutex_lock(&ring->lock);
+	outcome = pending(ring);
+	if (outcome > 0) {
+		memcpy(request, xi_ring_slot(ring, ring->req_cons), ring->slot_size);
+		ring->req_cons++;
+		__atomic_store_n(&ring->page->req_event, ring->req_cons + 1, __ATOMIC_RELAXED);
+		outcome = ring->missed == 0 ? XI_RING_TAKEN : XI_RING_TAKEN_AFTER_MISSED;
+	}
+	pthread_mutex_unlock(&ring->lock);
+	return outcome;
+}
+
+/* With the lock held, and a request without a response. */
+static void put(struct xi_ring *ring, const void *response)
+{
+	memcpy(xi_ring_slot(ring, ring->rsp_prod_pvt), response, ring->slot_size);
+	ring->rsp_prod_pvt++;
+	ring->claiming = 0;
 }
 
 int xi_ring_put(struct xi_ring *ring, const void *response)
 {
-	if (xi_ring_unanswered(ring) == 0)
-		return XI_RING_UNASKED;
-	memcpy(slot_at(ring, ring->rsp_prod_pvt), response, ring->slot_size);
-	ring->rsp_prod_pvt++;
-	return 0;
+	int outcome = XI_RING_PUT;
+
+	pthread_mutex_lock(&ring->lock);
+	if (ring->late != 0) {
+		/* The guard answers the oldest first: what it answered is what the loop answers next. */
+		ring->late--;
+		ring->dropped++;
+		outcome = XI_RING_LATE;
+	} else if (ring->req_cons == ring->rsp_prod_pvt) {
+		outcome = XI_RING_UNASKED;
+	} else {
+		put(ring, response);
+	}
+	pthread_mutex_unlock(&ring->lock);
+	return outcome;
+}
+
+int xi_ring_answer(struct xi_ring *ring, const void *response)
+{
+	int untaken = ring->req_cons == ring->rsp_prod_pvt;
+
+	if (untaken) {
+		ring->req_cons++;
+		__atomic_store_n(&ring->page->req_event, ring->req_cons + 1, __ATOMIC_RELAXED);
+	} else {
+		ring->late++;
+	}
+	put(ring, response);
+	return untaken;
+}
+
+int xi_ring_claim(struct xi_ring *ring, uint64_t now)
+{
+	int granted;
+
+	pthread_mutex_lock(&ring->lock);
+	granted = ring->late == 0 && ring->req_cons != ring->rsp_prod_pvt;
+	if (granted) {
+		ring->claimed = ring->rsp_prod_pvt;
+		ring->claiming = 1;
+		xi_ring_see(ring, ring->claimed + 1, now);
+		ring->since[ring->claimed & mask(ring)] = now;
+	}
+	pthread_mutex_unlock(&ring->lock);
+	return granted;
+}
+
+void xi_ring_publish_locked(struct xi_ring *ring)
+{
+	uint32_t rsp_prod = ring->holding ? ring->held : ring->rsp_prod_pvt;
+
+	__atomic_store_n(&ring->page->rsp_prod, rsp_prod, __ATOMIC_RELEASE);
 }
 
 void xi_ring_publish(struct xi_ring *ring)
 {
-	__atomic_store_n(&ring->page->rsp_prod, ring->rsp_prod_pvt, __ATOMIC_RELEASE);
+	pthread_mutex_lock(&ring->lock);
+	xi_ring_publish_locked(ring);
+	pthread_mutex_unlock(&ring->lock);
+}
+
+uint32_t xi_ring_unanswered(struct xi_ring *ring)
+{
+	uint32_t count;
+
+	pthread_mutex_lock(&ring->lock);
+	count = ring->req_cons - ring->rsp_prod_pvt;
+	pthread_mutex_unlock(&ring->lock);
+	return count;
+}
+
+uint32_t xi_ring_unconsumed(const struct xi_ring *ring)
+{
+	uint32_t rsp_cons = __atomic_load_n(&ring->page->rsp_event, __ATOMIC_RELAXED) - 1;
+
+	return ring->rsp_prod_pvt - rsp_cons > ring->nr_slots ? ring->rsp_prod_pvt : rsp_cons;
+}
+
+void xi_ring_see(struct xi_ring *ring, uint32_t req_prod, uint64_t since)
+{
+	if ((int32_t)(req_prod - ring->seen) > (int32_t)ring->nr_slots)
+		ring->seen = req_prod - ring->nr_slots;
+	while ((int32_t)(req_prod - ring->seen) > 0)
+		ring->since[ring->seen++ & mask(ring)] = since;
 }

@@ -1,8 +1,8 @@
 """The ring as Python sees it: requests out and responses in, as bytes.
 
-A thin typed door to ring.c; no cdata passes it. What the bytes mean is the codec's business,
+A thin typed door to ring.c; no cdata leaves this package. What the bytes mean is the codec's business,
 and that every request gets its answer is the source's: here it is only made impossible to
-answer what was not asked.
+answer what was not asked, or to answer again what the deadline thread has answered.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 _take = lib.xi_ring_take
 _put = lib.xi_ring_put
 _publish = lib.xi_ring_publish
+_claim = lib.xi_ring_claim
 _pending = lib.xi_ring_pending
+_LATE = lib.XI_RING_LATE
+_TAKEN = lib.XI_RING_TAKEN
 _unanswered = lib.xi_ring_unanswered
 
 
@@ -36,7 +39,7 @@ class RingCorruptError(DamagedInputError):
 
 
 class Ring:
-    """The monitor's end of one vm_event ring page. Not thread-safe.
+    """The monitor's end of one vm_event ring page. One thread uses it, and its `xenintro.xen.guard.Guard`.
 
     Args:
         page: the shared page: its address, or a writable buffer of at least 4096 bytes
@@ -46,11 +49,15 @@ class Ring:
         req_cons: requests taken so far, modulo 2**32: not 0 when a ring in use is taken over.
         rsp_prod_pvt: responses written so far, modulo 2**32.
 
+    Attributes:
+        after_missed: when the last request was taken, the guard's log had entries (`Guard.missed`).
+        native: the C structure, for the guard.
+
     Raises:
         ValueError: no such ring fits the page, or the indices are further apart than its slots.
     """
 
-    __slots__ = ("_copy", "_page", "_request", "_ring", "_slot_size")
+    __slots__ = ("_copy", "_page", "_request", "_slot_size", "after_missed", "native")
 
     def __init__(
         self,
@@ -67,12 +74,13 @@ class Ring:
             self._page = ffi.from_buffer("uint8_t[]", page, require_writable=True)
             if len(self._page) < lib.XI_RING_PAGE_SIZE:
                 raise ValueError(f"a ring page has 4096 bytes, this buffer {len(self._page)}")
-        self._ring = ffi.new("struct xi_ring *")
+        self.native = ffi.new("struct xi_ring *")
         indices = (req_cons, rsp_prod_pvt)
-        if lib.xi_ring_attach(self._ring, self._page, slot_size, nr_slots, *indices) != 0:
+        if lib.xi_ring_attach(self.native, self._page, slot_size, nr_slots, *indices) != 0:
             raise ValueError(
                 f"no such ring: {nr_slots} slots of {slot_size} bytes, {req_cons=}, {rsp_prod_pvt=}"
             )
+        self.after_missed = False
         self._slot_size = slot_size
         self._request = ffi.new("uint8_t[]", slot_size)
         self._copy = ffi.buffer(self._request)
@@ -82,7 +90,7 @@ class Ring:
 
         Only while the domain is paused: a request that arrives meanwhile is lost.
         """
-        lib.xi_ring_init(self._ring)
+        lib.xi_ring_init(self.native)
 
     def pending(self) -> int:
         """How many requests wait to be taken.
@@ -90,7 +98,7 @@ class Ring:
         Raises:
             RingCorruptError: the page says more than the ring can hold.
         """
-        count: int = _pending(self._ring)
+        count: int = _pending(self.native)
         if count < 0:
             raise self._corrupt()
         return count
@@ -101,16 +109,31 @@ class Ring:
         Raises:
             RingCorruptError: the page says more requests wait than the ring can hold.
         """
-        taken = _take(self._ring, self._request)
-        if taken == 1:
+        taken: int = _take(self.native, self._request)
+        if taken > 0:
+            self.after_missed = taken != _TAKEN
             request: bytes = self._copy[:]
             return request
         if taken == 0:
             return None
         raise self._corrupt()
 
-    def put(self, response: bytes) -> None:
+    def claim(self, now_ns: int) -> bool:
+        """Ask before an effect that belongs to the next response, for instance a hypercall.
+
+        Args:
+            now_ns: CLOCK_MONOTONIC; the request's age counts from here again.
+
+        Returns:
+            False if the guard has answered the request: its response will be dropped.
+        """
+        return bool(_claim(self.native, now_ns))
+
+    def put(self, response: bytes) -> bool:
         """Write the response to the oldest unanswered slot; Xen sees it after `publish`.
+
+        Returns:
+            False if it came too late: the guard has answered, and nothing was written.
 
         Raises:
             AlreadyAnsweredError: every request taken has its answer.
@@ -118,39 +141,47 @@ class Ring:
         """
         if len(response) != self._slot_size:
             raise ValueError(f"a response has {self._slot_size} bytes, not {len(response)}")
-        if _put(self._ring, response) != 0:
+        outcome: int = _put(self.native, response)
+        if outcome < 0:
             raise AlreadyAnsweredError(
                 "no request is waiting for this response",
                 why=f"all requests up to index {self.req_cons:#x} are answered",
                 hint="this is a bug in the caller: answer each request once, after taking it",
             )
+        return outcome != _LATE
 
     def publish(self) -> None:
         """Show Xen the responses put so far; notifying it is the caller's business."""
-        _publish(self._ring)
+        _publish(self.native)
 
     @property
     def unanswered(self) -> int:
         """Requests taken that have no response yet: 0 to `nr_slots`."""
-        count: int = _unanswered(self._ring)
+        count: int = _unanswered(self.native)
+        return count
+
+    @property
+    def dropped(self) -> int:
+        """Responses that came too late."""
+        count: int = self.native.dropped
         return count
 
     @property
     def req_cons(self) -> int:
         """Requests taken, modulo 2**32."""
-        index: int = self._ring.req_cons
+        index: int = self.native.req_cons
         return index
 
     @property
     def rsp_prod_pvt(self) -> int:
         """Responses put, published or not, modulo 2**32."""
-        index: int = self._ring.rsp_prod_pvt
+        index: int = self.native.rsp_prod_pvt
         return index
 
     @property
     def nr_slots(self) -> int:
         """Slots of the ring, a power of two."""
-        count: int = self._ring.nr_slots
+        count: int = self.native.nr_slots
         return count
 
     @property
@@ -159,7 +190,7 @@ class Ring:
         return self._slot_size
 
     def _corrupt(self) -> RingCorruptError:
-        req_prod: int = self._ring.page.req_prod
+        req_prod: int = self.native.page.req_prod
         room = self.nr_slots - self.unanswered
         return RingCorruptError(
             "the ring page is damaged: nothing was taken from it",

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT
+/* See guard.h. */
+#define _GNU_SOURCE	/* pthread_setname_np */
+#include "guard.h"
+
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+#define VCPU_PAUSED 1u
+#define NO_ERROR_CODE 0xffffffffu
+#define TICKS_PER_DEADLINE 8
+
+typedef int notify_call(void *handle, uint32_t port);
+/* Releases differ in the widths of these arguments only; all travel as 64-bit words. */
+typedef int inject_call(void *handle, uint64_t domid, uint64_t vcpu_id, uint64_t vector, uint64_t type,
+			uint64_t error_code, uint64_t insn_length, uint64_t extra);
+
+static uint64_t read_field(const struct xi_field *field, const uint8_t *slot)
+{
+	uint64_t value = 0;
+
+	if (field->size == 0)
+		return field->fixed;
+	memcpy(&value, slot + field->offset, field->size);
+	return value;
+}
+
+static void write_field(const struct xi_field *field, uint8_t *slot, uint64_t value)
+{
+	memcpy(slot + field->offset, &value, field->size);
+}
+
+static void echo(const struct xi_range *range, const uint8_t *request, uint8_t *response)
+{
+	memcpy(response + range->offset, request + range->offset, range->size);
+}
+
+static int is_paused(const struct xi_guard *guard, const uint8_t *request)
+{
+	return (read_field(&guard->answers.flags, request) & VCPU_PAUSED) != 0;
+}
+
+/* NULL: a reason or a version that the table does not know. */
+static const struct xi_rule *rule_of(const struct xi_guard *guard, const uint8_t *request)
+{
+	const struct xi_answers *answers = &guard->answers;
+	uint64_t reason = read_field(&answers->reason, request);
+
+	if (read_field(&answers->version, request) != answers->version.fixed)
+		return NULL;
+	if (reason >= XI_GUARD_REASONS || !answers->rules[reason].known)
+		return NULL;
+	return &answers->rules[reason];
+}
+
+void xi_guard_response(const struct xi_guard *guard, const void *request, void *response)
+{
+	const struct xi_answers *answers = &guard->answers;
+	const struct xi_rule *rule = rule_of(guard, request);
+	uint64_t flags = is_paused(guard, request) ? VCPU_PAUSED : 0;
+
+	memset(response, 0, guard->ring->slot_size);
+	for (int i = 0; i < XI_GUARD_ECHOED; i++)
+		echo(&answers->echoed[i], request, response);
+	if (rule != NULL) {
+		echo(&answers->payload, request, response);
+		if (rule->counter.size != 0) {
+			echo(&answers->registers, request, response);
+			write_field(&rule->counter, response,
+				    read_field(&rule->counter, request) + read_field(&rule->length, request));
+		}
+		if (flags != 0 || rule->always)
+			flags |= rule->flags;
+	}
+	write_field(&answers->flags, response, flags);
+}
+
+static void log_missed(struct xi_guard *guard, const uint8_t *request, uint32_t index, uint64_t now)
+{
+	struct xi_ring *ring = guard->ring;
+	uint64_t since = ring->since[index & (ring->nr_slots - 1)];
+	struct xi_missed *entry;
+
+	guard->answered++;
+	if (now - since > guard->longest_ns)
+		guard->longest_ns = now - since;
+	if (ring->missed == XI_GUARD_LOG) {
+		guard->lost++;
+		return;
+	}
+	entry = &guard->log[(guard->oldest + ring->missed++) % XI_GUARD_LOG];
+	entry->since_ns = since;
+	entry->answered_ns = now;
+	entry->claimed = ring->claiming && ring->claimed == index;
+	memcpy(entry->request, request, ring->slot_size);
+}
+
+int xi_guard_missed(struct xi_guard *guard, struct xi_missed *missed)
+{
+	struct xi_ring *ring = guard->ring;
+	int found;
+
+	pthread_mutex_lock(&ring->lock);
+	found = ring->missed != 0;
+	if (found) {
+		*missed = guard->log[guard->oldest];
+		guard->oldest = (guard->oldest + 1) % XI_GUARD_LOG;
+		ring->missed--;
+	}
+	pthread_mutex_unlock(&ring->lock);
+	return found;
+}
+
+static void notify(const struct xi_guard *guard)
+{
+	const struct xi_calls *calls = &guard->calls;
+
+	if (calls->notify != 0)
+		((notify_call *)calls->notify)((void *)calls->notify_handle, calls->port);
+}
+
+static void inject(const struct xi_guard *guard, const struct xi_rule *rule, const uint8_t *request)
+{
+	const struct xi_calls *calls = &guard->calls;
+
+	/* An error can only mean that a trap is pending already, or that the domain is dead. */
+	if (calls->inject != 0)
+		((inject_call *)calls->inject)(
+			(void *)calls->inject_handle, calls->domid,
+			read_field(&guard->answers.vcpu_id, request), rule->vector,
+			read_field(&rule->type, request), NO_ERROR_CODE,
+			read_field(&rule->insn_length, request), read_field(&rule->extra, request));
+}
+
+/*
+ * Answer the oldest request.  A trap is injected without the lock: until that is
+ * done its response is on the ring but kept from Xen, and so are later ones.
+ */
+static void answer_oldest(struct xi_guard *guard, uint64_t now)
+{
+	struct xi_ring *ring = guard->ring;
+	uint8_t request[XI_GUARD_SLOT], response[XI_GUARD_SLOT];
+	const uint32_t index = ring->rsp_prod_pvt;
+	const struct xi_rule *rule;
+
+	memcpy(request, xi_ring_slot(ring, index), ring->slot_size);
+	xi_guard_response(guard, request, response);
+	log_missed(guard, request, index, now);
+	xi_ring_answer(ring, response);
+	rule = rule_of(guard, request);
+	if (rule == NULL || rule->vector == 0 || !is_paused(guard, request))
+		return;
+	ring->held = index;
+	ring->holding = 1;
+	xi_ring_publish_locked(ring);
+	pthread_mutex_unlock(&ring->lock);
+	notify(guard);
+	inject(guard, rule, request);
+	pthread_mutex_lock(&ring->lock);
+	ring->holding = 0;
+}
+
+static int is_due(const struct xi_guard *guard, uint32_t index, uint64_t now)
+{
+	const struct xi_ring *ring = guard->ring;
+
+	/* Signed: the loop may have claimed it after this look began. */
+	return (int64_t)(now - ring->since[index & (ring->nr_slots - 1)]) >= (int64_t)guard->deadline_ns;
+}
+
+/* The earlier of two times: the one given, and when the request at this index is due if that is to come. */
+static uint64_t sooner(const struct xi_guard *guard, uint64_t next, uint32_t index, uint64_t now)
+{
+	uint64_t due = guard->ring->since[index & (guard->ring->nr_slots - 1)] + guard->deadline_ns;
+
+	return due > now && due < next ? due : next;
+}
+
+/* With the lock held; true if Xen must be told of responses. */
+static int look(struct xi_guard *guard, uint64_t now, uint64_t *next)
+{
+	struct xi_ring *ring = guard->ring;
+	const uint64_t since = now - guard->looked_ns > guard->tick_ns ? now - guard->tick_ns : guard->looked_ns;
+	int waiting = xi_ring_waiting(ring), ring_it = 0;
+
+	if (waiting < 0)	/* a damaged page: the loop says so, nothing here can be trusted */
+		return 0;
+	xi_ring_see(ring, ring->rsp_prod_pvt + (uint32_t)waiting, since);
+	while ((waiting = xi_ring_waiting(ring)) > 0 && is_due(guard, ring->rsp_prod_pvt, now)) {
+		if (ring->rsp_prod_pvt == ring->seen)	/* came while a trap was injected */
+			break;
+		answer_oldest(guard, now);
+		ring_it = 1;
+	}
+	/* Put by the loop, and not published, or published and never told. */
+	if (xi_ring_unconsumed(ring) != ring->rsp_prod_pvt) {
+		if (is_due(guard, xi_ring_unconsumed(ring), now))
+			ring_it = 1;
+		*next = sooner(guard, *next, xi_ring_unconsumed(ring), now);
+	}
+	if (waiting > 0)
+		*next = sooner(guard, *next, ring->rsp_prod_pvt, now);
+	if (ring_it)
+		xi_ring_publish_locked(ring);
+	return ring_it;
+}
+
+uint64_t xi_guard_look(struct xi_guard *guard, uint64_t now)
+{
+	uint64_t next = now + guard->tick_ns;
+	int ring_it;
+
+	pthread_mutex_lock(&guard->ring->lock);
+	ring_it = look(guard, now, &next);
+	pthread_mutex_unlock(&guard->ring->lock);
+	if (ring_it)
+		notify(guard);
+	guard->looked_ns = now;
+	if (guard->beat != NULL)
+		__atomic_store_n(guard->beat, now, __ATOMIC_RELAXED);
+	return next;
+}
+
+int xi_guard_init(struct xi_guard *guard, struct xi_ring *ring, uint64_t *beat, uint64_t now)
+{
+	if (ring->slot_size > XI_GUARD_SLOT)
+		return XI_RING_BADGEOM;
+	guard->ring = ring;
+	guard->beat = beat;
+	guard->tick_ns = guard->deadline_ns / TICKS_PER_DEADLINE;
+	guard->looked_ns = now;
+	return 0;
+}
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void *run(void *argument)
+{
+	struct xi_guard *guard = argument;
+
+	pthread_setname_np(pthread_self(), "xenintro-guard");
+	pthread_mutex_lock(&guard->lock);
+	while (!guard->stopping) {
+		struct timespec until;
+		uint64_t next;
+
+		pthread_mutex_unlock(&guard->lock);
+		next = xi_guard_look(guard, monotonic_ns());
+		until.tv_sec = (time_t)(next / 1000000000u);
+		until.tv_nsec = (long)(next % 1000000000u);
+		pthread_mutex_lock(&guard->lock);
+		if (!guard->stopping)
+			pthread_cond_timedwait(&guard->wake, &guard->lock, &until);
+	}
+	pthread_mutex_unlock(&guard->lock);
+	return NULL;
+}
+
+int xi_guard_start(struct xi_guard *guard)
+{
+	pthread_condattr_t monotonic;
+	sigset_t all, before;
+	int error;
+
+	pthread_mutex_init(&guard->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&guard->wake, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	guard->stopping = 0;
+	/* Signals are the loop's: the thread inherits a mask that has them all. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&guard->thread, NULL, run, guard);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	guard->running = error == 0;
+	return error;
+}
+
+void xi_guard_stop(struct xi_guard *guard)
+{
+	if (!guard->running)
+		return;
+	pthread_mutex_lock(&guard->lock);
+	guard->stopping = 1;
+	pthread_cond_signal(&guard->wake);
+	pthread_mutex_unlock(&guard->lock);
+	pthread_join(guard->thread, NULL);
+	guard->running = 0;
+}
