@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 import msgspec
 
-from xenintro.errors import NotSupportedError, UsageError
+from xenintro.errors import NotSupportedError
 from xenintro.sinks import jsonl
 from xenintro.traps import parse_traps
 from xenintro_cli import options
 from xenintro_cli.findings import report
-from xenintro_cli.host import find_domain, libraries
+from xenintro_cli.host import check_one_domain, find_domain, libraries
 from xenintro_cli.output import say, terminal_width, write, write_lines
 from xenintro_cli.style import Style
 
@@ -52,12 +52,8 @@ def command(
     Exits 0 if nothing keeps it from being watched, else 6.
     """
     chosen = domid is not None or name is not None
-    if events and not chosen:
-        raise UsageError(
-            "-e without a domain",
-            why="what can be trapped depends on the domain",
-            hint="add --domid N or --name X; see them all: xenintro list",
-        )
+    if chosen or events:  # what can be trapped depends on the domain
+        check_one_domain(domid, name)
     from xenintro.xen.probe import examine
 
     traps = parse_traps(",".join(events)) if events else ()

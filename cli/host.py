@@ -44,6 +44,18 @@ def open_xen(selection: str, pace: int | None = None) -> Iterator[Xc]:
         yield xc
 
 
+def check_one_domain(domid: int | None, name: str | None) -> None:
+    """Pass if one domain is asked for.
+
+    Raises:
+        UsageError: neither or both of ``--domid`` and ``--name`` were given.
+    """
+    if (domid is None) == (name is None):
+        raise UsageError(
+            "which domain?", why="give either --domid or --name", hint="see them all: xenintro list"
+        )
+
+
 def find_domain(xc: Xc, domid: int | None, name: str | None) -> int:
     """The domid behind ``--domid`` or ``--name``.
 
@@ -51,10 +63,7 @@ def find_domain(xc: Xc, domid: int | None, name: str | None) -> int:
         UsageError: neither or both were given.
         NoSuchDomainError: no domain has that name or UUID.
     """
-    if (domid is None) == (name is None):
-        raise UsageError(
-            "which domain?", why="give either --domid or --name", hint="see them all: xenintro list"
-        )
+    check_one_domain(domid, name)
     if domid is not None:
         return domid
     from xenintro.xen.domains import list_domains

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from xenintro.abi import CAPABILITIES
@@ -17,21 +16,17 @@ from xenintro.xen.preflight import (
 )
 from xenintro.xen.probe.agent import agent
 from xenintro.xen.probe.finding import Finding, failed
+from xenintro.xen.standstill import standing_still
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from xenintro.traps import Trap
     from xenintro.xen.domains import DomainInfo
-    from xenintro.xen.xc import VcpuInfo, Xc
+    from xenintro.xen.xc import Xc
 
 _PARAM_ALTP2M = 35  # HVM_PARAM_ALTP2M (public/hvm/params.h)
 _ALTP2M_MODES = {1: "mixed", 2: "external", 3: "limited"}
-
-#: How long a vCPU that could run must not have run to be called standing still: many times the
-#: slice of Xen's schedulers, and longer than a device model takes.
-_STILL_SECONDS = 0.3
-_STILL_STEP = 0.02
 
 
 def findings(xc: Xc, choose: Callable[[Xc], int], traps: tuple[Trap, ...]) -> Iterator[Finding]:
@@ -57,7 +52,7 @@ def findings(xc: Xc, choose: Callable[[Xc], int], traps: tuple[Trap, ...]) -> It
     except XenintroError as error:
         yield failed("capabilities", "domain", "events", error)
         return
-    still = _standing_still(xc, info)
+    still = standing_still(xc, info)
     yield from agent(info, ring_in_use(xc, domid), still)
 
 
@@ -118,27 +113,3 @@ def _traps(xc: Xc, domid: int, traps: tuple[Trap, ...]) -> Iterator[Finding]:
             yield failed("trap", "domain", f"-e {trap.text}", error)
         else:
             yield Finding("trap", "domain", "ok", f"-e {trap.text}", "can be trapped")
-
-
-def _standing_still(xc: Xc, info: DomainInfo) -> list[int]:
-    """The vCPUs that could run, and do not: vm_event pauses cannot be read back from Xen."""
-    if info.paused:
-        return []
-    first = {vcpu_id: seen for vcpu_id in range(info.nr_vcpus) if (seen := _idle(xc, info.domid, vcpu_id))}
-    suspects = dict(first)
-    end = monotonic() + _STILL_SECONDS
-    while suspects and monotonic() < end:
-        sleep(_STILL_STEP)
-        suspects = {
-            vcpu_id: seen for vcpu_id, seen in suspects.items() if _idle(xc, info.domid, vcpu_id) == seen
-        }
-    return list(suspects)
-
-
-def _idle(xc: Xc, domid: int, vcpu_id: int) -> VcpuInfo | None:
-    """A vCPU that is neither running nor waiting for an interrupt; None for any other."""
-    try:
-        seen = xc.vcpu_info(domid, vcpu_id)
-    except XenintroError:
-        return None  # a number that no vCPU has
-    return seen if seen.online and not seen.blocked and not seen.running else None
