@@ -118,7 +118,7 @@ def test_corrupt_says_what_is_wrong_in_three_lines() -> None:
     assert caught.value.lines() == [
         "error: the ring page is damaged: nothing was taken from it",
         "  req_prod 0x2a is not within 6 after req_cons 0x2",
-        "  detach and attach again; another agent may write to the same page",
+        "  end what else writes to this page; for a guest that hangs: xenintro rescue --domid ID",
     ]
 
 

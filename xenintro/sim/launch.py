@@ -125,6 +125,7 @@ class Simulation:
             "LD_LIBRARY_PATH": str(self.directory),
             "PATH": os.pathsep.join([*tools, path, str(Path(sys.executable).parent)]),
             "XENINTRO_SIM_SOCKET": str(self._socket),
+            "XENINTRO_STATE_DIR": str(self.directory / "state"),
             "XENINTRO_XEN": str(self.directory),
             "XENSTORED_PATH": str(self.directory / "xenstore"),
         }
@@ -207,7 +208,7 @@ class Simulation:
         """One order on a connection of its own: a thread that waits holds up no other."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.connect(str(self._socket))
-            connection.send(wire.REQUEST.pack(b"control", *[0] * 8) + order)
+            connection.send(wire.REQUEST.pack(b"control", os.getpid(), *[0] * 8) + order)
             packet = connection.recv(1 << 20)
         if not packet:
             raise ConnectionError("it ended")

@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from xenintro.abi import CAPABILITIES
-from xenintro.errors import XenCallError
+from xenintro.errors import NotSupportedError, XenCallError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +28,8 @@ _LEFT: Mapping[str, str] = {
 
 OPEN = "rwx"
 
-_SWITCHES: Mapping[str, Callable[[Xc, int, Trap, bool], None]] = {
+#: The call that switches a trap, by reason.
+SWITCHES: Mapping[str, Callable[[Xc, int, Trap, bool], None]] = {
     "write_ctrlreg": lambda xc, domid, trap, on: xc.write_ctrlreg(
         domid, trap.index, on, trap.sync, trap.mask, trap.onchange
     ),
@@ -54,8 +55,8 @@ def arm(xc: Xc, domid: int, trap: Trap) -> None:
     Raises:
         XenintroError: Xen refused; the text says why.
     """
-    if trap.reason in _SWITCHES:
-        _SWITCHES[trap.reason](xc, domid, trap, True)
+    if trap.reason in SWITCHES:
+        SWITCHES[trap.reason](xc, domid, trap, True)
 
 
 def disarm(xc: Xc, domid: int, trap: Trap) -> None:
@@ -64,10 +65,12 @@ def disarm(xc: Xc, domid: int, trap: Trap) -> None:
     Raises:
         XenintroError: Xen refused; the text says why.
     """
-    if trap.reason not in _SWITCHES:
+    if trap.reason not in SWITCHES:
         return
     try:
-        _SWITCHES[trap.reason](xc, domid, trap, False)
+        SWITCHES[trap.reason](xc, domid, trap, False)
+    except NotSupportedError:
+        pass  # what this host does not have is not on
     except XenCallError as error:
         # Its switching on failed: there is nothing to take back.
         if error.errno != errno.EEXIST:

@@ -3,30 +3,65 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import secrets
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Protocol
 
 from xenintro.codec import acknowledge
-from xenintro.errors import DomainGoneError, NoSuchDomainError
+from xenintro.errors import DomainGoneError, NoSuchDomainError, XenintroError
+from xenintro.ringpage import RingPage
+from xenintro.units import PAGE_SIZE
+from xenintro.xen.caller import Caller
 from xenintro.xen.domains import DomainInfo, domain_info
 from xenintro.xen.evtchn import EventChannel
+from xenintro.xen.guard import Guard, InjectTarget
+from xenintro.xen.keeper import mark
 from xenintro.xen.ring import Ring
 from xenintro.xen.teardown import release_error, tried
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xenintro.abi import Interface
+    from xenintro.xen.journal import Journal
     from xenintro.xen.xc import Xc
 
 _log = logging.getLogger(__name__)
 
+#: How long the event channel of a dead monitor is tried.
+_REBIND_SECONDS, _REBIND_STEP = 0.5, 0.002
+
 _SHUTDOWN_REASONS = ("powered off", "rebooted", "was suspended", "crashed", "was killed by its watchdog")
+
+
+class Kept(Protocol):
+    """A ring page that somebody mapped while its monitor lived."""
+
+    @property
+    def address(self) -> int:
+        """Of the page in this process; whoever mapped it unmaps it."""
+
+    @property
+    def port(self) -> int:
+        """Xen's end of the event channel."""
 
 
 class Attachment:
     """A domain whose monitor ring belongs to this process.
 
-    The domain is paused while this is made and stays paused: unpause it with `unpause` when the traps are on.
+    The domain is paused while a ring is made and stays paused: unpause it with `unpause` when the traps are
+    on. A ring that is taken over from a dead monitor is in use.
+
+    Args:
+        xc: an open libxc.
+        info: the domain.
+        interface: the layout of its ring.
+        journal: its journal.
+        kept: a ring to take over; without, one is made.
 
     Attributes:
+        guard: the deadline thread, once `guarded`; it runs until the ring is given up.
         info: the domain as it was when attached.
         ring: the monitor's end of the ring, initialised before anything can trap.
         enabled: the ring exists.
@@ -34,33 +69,104 @@ class Attachment:
 
     Raises:
         DomainBusyError: another agent holds the ring, or died holding it.
+        DamagedInputError, ValueError: what is to be taken over is no ring.
     """
 
-    def __init__(self, xc: Xc, info: DomainInfo, interface: Interface) -> None:
+    def __init__(
+        self, xc: Xc, info: DomainInfo, interface: Interface, journal: Journal, kept: Kept | None = None
+    ) -> None:
         self.info = info
         self.interface = interface
         self._xc = xc
+        self._journal = journal
         self._domid = info.domid
         self._pauses = 0
         self._address: int | None = None
         self.enabled = False
         self._channel: EventChannel | None = None
+        self._injector: Caller | None = None
+        self.guard: Guard | None = None
         self._put = 0
         self.unanswered = 0
-        self.pause()
         try:
-            self._address, remote_port = xc.monitor_enable(info.domid)
-            self.enabled = True
-            self.ring = Ring(self._address, interface.slot_size, interface.nr_slots)
-            # A ring page that was used before still holds the old indices.
-            self.ring.init()
-            self._channel = EventChannel(xc.library)
-            self._channel.bind(info.domid, remote_port)
-            _log.info("ring of %d slots, event channel port %d", interface.nr_slots, remote_port)
+            if kept is None:
+                self._make()
+            else:
+                self._adopt(kept)
         except BaseException as error:
             if failures := self.release():
-                raise release_error(info.name or f"domain {info.domid}", failures) from error
+                raise release_error(info, failures) from error
             raise
+
+    def _make(self) -> None:
+        self.pause()
+        # libxc pauses the domain too, and a process can die in the middle of that.
+        with self._noted():
+            self._address, remote_port = self._xc.monitor_enable(self._domid)
+        self.enabled = True
+        self._journal.note_port(remote_port)
+        self.ring = Ring(self._address, self.interface.slot_size, self.interface.nr_slots)
+        # A ring page that was used before still holds the old indices.
+        self.ring.init()
+        self._bind(remote_port)
+        _log.info("ring of %d slots, event channel port %d", self.interface.nr_slots, remote_port)
+
+    def _adopt(self, kept: Kept) -> None:
+        """Take over where the dead monitor stopped: what it had not published was not answered.
+
+        Responses that it had put lie in their own requests' slots, and still say whose they are.
+        """
+        ffi = self._xc.library.ffi
+        page = RingPage(bytes(ffi.buffer(ffi.cast("uint8_t *", kept.address), PAGE_SIZE)), self.interface)
+        size, slots, seen = self.interface.slot_size, self.interface.nr_slots, page.rsp_prod
+        self.ring = Ring(kept.address, size, slots, req_cons=seen, rsp_prod_pvt=seen)
+        self._bind(kept.port, patience=_REBIND_SECONDS)
+        self.channel.notify()  # it may have died between publishing and telling
+        self.enabled = True
+        _log.info("took over a ring with %d requests, event channel port %d", page.unanswered, kept.port)
+
+    def _bind(self, remote_port: int, patience: float = 0.0) -> None:
+        self._remote_port = remote_port
+        self._channel = EventChannel(self._xc.library)
+        deadline = monotonic() + patience
+        while True:
+            try:
+                self._channel.bind(self._domid, remote_port)
+            except XenintroError:
+                if monotonic() >= deadline:
+                    raise
+                sleep(_REBIND_STEP)  # the dead monitor's end is not closed yet
+            else:
+                return
+
+    def mark(self) -> tuple[int, int]:
+        """Xen's end of the event channel, and a number on the page by which the ring is known again."""
+        assert self._address is not None
+        tag = secrets.randbits(64) | 1
+        mark(self._address, tag)
+        return self._remote_port, tag
+
+    def guarded(
+        self, deadline: float, *, singlestep_always: bool, interrupts: bool, beat: int | None
+    ) -> None:
+        """Start the deadline thread, before anything can trap; see `xenintro.xen.guard.Guard`."""
+        library = self._xc.library
+        inject = None
+        if library.has("xc_hvm_inject_trap"):
+            # Its own handle: libxc handles are not shared between threads.
+            self._injector = Caller(library, self._xc.own_domid)
+            inject = InjectTarget(library.address("xc_hvm_inject_trap"), self._injector.address, self._domid)
+        self.guard = Guard(
+            self.ring,
+            self.interface,
+            deadline=deadline,
+            notify=self.channel.notify_target(),
+            inject=inject,
+            singlestep_always=singlestep_always,
+            interrupts=interrupts,
+            beat=beat,
+        )
+        self.guard.start()
 
     @property
     def channel(self) -> EventChannel:
@@ -70,7 +176,12 @@ class Attachment:
 
     def pause(self) -> None:
         """Pause the domain; `release` takes every pause back."""
-        self._xc.pause(self._domid)
+        self._journal.pausing()
+        try:
+            self._xc.pause(self._domid)
+        except BaseException:
+            self._journal.unpaused()
+            raise
         self._pauses += 1
 
     def unpause(self) -> None:
@@ -78,6 +189,16 @@ class Attachment:
         if self._pauses:
             self._xc.unpause(self._domid)
             self._pauses -= 1
+            self._journal.unpaused()
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """A pause in the journal, for a call that pauses the domain while it works."""
+        self._journal.pausing()
+        try:
+            yield
+        finally:
+            self._journal.unpaused()
 
     def wait(self, timeout: float) -> None:
         """Return when the channel rang, or after ``timeout`` seconds."""
@@ -86,10 +207,11 @@ class Attachment:
             # Unmask before draining: a request that comes meanwhile rings again.
             self.channel.unmask(port)
 
-    def put(self, response: bytes) -> None:
-        """Put a response on the ring, unseen until `flush`."""
-        self.ring.put(response)
-        self._put += 1
+    def put(self, response: bytes) -> bool:
+        """Put a response on the ring, unseen until `flush`; False if it came too late and was dropped."""
+        in_time = self.ring.put(response)
+        self._put += in_time
+        return in_time
 
     def flush(self) -> None:
         """Publish the responses; Xen has consumed them when this returns."""
@@ -106,6 +228,18 @@ class Attachment:
             answered += 1
         self.flush()
         return answered
+
+    def answer_unasked(self, responses: list[bytes]) -> None:
+        """Publish responses to requests that a ring before this one had. Only `release` may follow."""
+        assert self._address is not None
+        size, slots = self.interface.slot_size, self.interface.nr_slots
+        for first in range(0, len(responses), slots):
+            batch = responses[first : first + slots]
+            ring = Ring(self._address, size, slots, req_cons=first + len(batch), rsp_prod_pvt=first)
+            for response in batch:
+                ring.put(response)
+            ring.publish()
+            self.channel.notify()
 
     def check(self) -> DomainInfo:
         """The domain as it is now.
@@ -152,17 +286,24 @@ class Attachment:
         """Give everything back, in order; every step is tried. Returns what failed."""
         failures: list[Exception] = []
         unpauses = [self.unpause] * self._pauses
-        for step in (self.disable, self._unmap, self._close_channel, *unpauses):
+        for step in (self.disable, self._unguard, self._unmap, self._close_channel, *unpauses):
             tried(step, failures)
         return failures
 
     def _count_unanswered(self) -> None:
         self.unanswered = self.ring.pending() + self.ring.unanswered + self._put
 
+    def _unguard(self) -> None:
+        """Only now: until the ring is gone somebody may wait for an answer."""
+        if self.guard is not None:
+            self.guard.stop()
+        if self._injector is not None:
+            self._injector.close()
+
     def _unmap(self) -> None:
         if self._address is not None and not self.enabled:
             address, self._address = self._address, None
-            self._xc.unmap_ring(address)
+            self._xc.unmap_page(address)
 
     def _close_channel(self) -> None:
         if self._channel is not None:

@@ -61,6 +61,11 @@ class DomainInfo(msgspec.Struct, frozen=True):
     name: str | None
 
 
+def called(info: DomainInfo) -> str:
+    """How a domain is called in what is said about it."""
+    return f"{info.name} (domid {info.domid})" if info.name else f"domain {info.domid}"
+
+
 def domain_info(xc: Xc, domid: int, *, named: bool = True) -> DomainInfo:
     """One domain by its number.
 
@@ -80,6 +85,15 @@ def domain_info(xc: Xc, domid: int, *, named: bool = True) -> DomainInfo:
         return _parse(record, xc.release, None)
     with XenStore() as store:
         return _parse(record, xc.release, store)
+
+
+def is_gone(xc: Xc, info: DomainInfo) -> bool:
+    """Whether the domain is no more, or is being freed, or another one has its number."""
+    try:
+        now = domain_info(xc, info.domid, named=False)
+    except NoSuchDomainError:
+        return True
+    return now.dying or now.uuid != info.uuid
 
 
 def list_domains(xc: Xc) -> list[DomainInfo]:

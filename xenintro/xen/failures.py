@@ -106,7 +106,7 @@ MEANINGS: tuple[tuple[str, dict[int, Meaning]], ...] = (
             codes.EBUSY: Meaning(
                 DomainBusyError,
                 "another vm_event agent is attached, or one died without releasing it ({errno} from {call})",
-                "stop the other agent; if it died, start the domain anew (xl destroy {domid})",
+                "see who: xenintro doctor --domid {domid}      if nobody: xenintro rescue --domid {domid}",
                 what="domain {domid} is busy",
             ),
             codes.ENODEV: _NO_RING_PAGE,
@@ -121,8 +121,7 @@ MEANINGS: tuple[tuple[str, dict[int, Meaning]], ...] = (
             codes.EBUSY: Meaning(
                 ReleaseError,
                 "a vCPU waits inside Xen for a free slot of the ring ({errno} from {call})",
-                "answer what is on the ring first; if its monitor is dead only "
-                "destroying the domain helps: xl destroy {domid}",
+                "if its monitor lives, end it; if not: xenintro rescue --domid {domid}",
             ),
             codes.EINVAL: Meaning(XenCallError, "no monitor ring is enabled ({errno} from {call})"),
         },
@@ -185,6 +184,10 @@ MEANINGS: tuple[tuple[str, dict[int, Meaning]], ...] = (
             )
             for code in (codes.EOPNOTSUPP, codes.ENOSYS)
         },
+    ),
+    (
+        "xc_domain_populate_physmap_exact",
+        {codes.EBUSY: Meaning(XenCallError, "it is at its memory limit, or dying ({errno} from {call})")},
     ),
     (
         "xc_domain_unpause",

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from xenintro import legality
-from xenintro.errors import DomainGoneError, XenintroError
+from xenintro.errors import DomainGoneError, ReleaseError, XenintroError
 from xenintro.events import Singlestep
+from xenintro.guest import Guest
 from xenintro.legality import Machine
 from xenintro.source import Request
-from xenintro.xen.arming import arm, disarm, has_singlestep
+from xenintro.xen.arming import arm, has_singlestep
 from xenintro.xen.attachment import Attachment
 from xenintro.xen.injection import reinject
+from xenintro.xen.journal import Journal
+from xenintro.xen.keeper import Unwatched
 from xenintro.xen.preflight import check_domain, check_traps, helper_traps, needs_steps, ring_interface
 from xenintro.xen.stepping import Stepping
 from xenintro.xen.teardown import Teardown, release_error
+from xenintro.xen.undo import Steps, change_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
     from xenintro.events import Event
     from xenintro.response import Response
     from xenintro.traps import Trap
+    from xenintro.xen.keeper import Watcher
+    from xenintro.xen.undo import Change
     from xenintro.xen.xc import Xc
 
 _log = logging.getLogger(__name__)
@@ -45,9 +50,11 @@ class Monitor:
         xc: an open libxc.
         domid: the domain.
         traps: what to ask for.
+        watcher: who takes over if this process dies.
 
     Attributes:
         info: the domain as it was when attached.
+        guest: what policies are told of it.
         interface: the layout of its ring.
         failures: what went wrong in giving the domain back.
         unanswered: requests without an answer then; zero unless a step failed.
@@ -56,10 +63,14 @@ class Monitor:
         NoSuchDomainError, DomainBusyError, NotSupportedError, UsageError: nothing was changed then.
     """
 
-    def __init__(self, xc: Xc, domid: int, traps: tuple[Trap, ...]) -> None:
+    def __init__(
+        self, xc: Xc, domid: int, traps: tuple[Trap, ...], *, watcher: Watcher | None = None
+    ) -> None:
         self._xc = xc
         self._domid = domid
+        self._watcher = watcher or Unwatched()
         self.info = check_domain(xc, domid)
+        self.guest = Guest(domid, self.info.uuid, self.info.name, self.info.nr_vcpus)
         self.interface = ring_interface(xc)
         capabilities = xc.capabilities(domid)
         check_traps(xc, domid, traps, capabilities)
@@ -71,19 +82,27 @@ class Monitor:
         )
         self._steps_from_start = needs_steps(traps)
         self._stepping = Stepping(traps, self._set_access, can_step=self._can_step)
-        self._disarm: list[Callable[[], None]] = []
+        self._changes: list[Change] = []
         self._next_check = 0.0
         self._attachment: Attachment | None = None
         self.failures: list[Exception] = []
         self.unanswered = 0
 
     def __enter__(self) -> Self:
-        self._attachment = Attachment(self._xc, self.info, self.interface)
+        self._journal = Journal.begin(self.info, self.interface.id)
+        self._watcher.taking(self._domid)
+        try:
+            self._attachment = Attachment(self._xc, self.info, self.interface, self._journal)
+            self._watcher.attached(*self._attachment.mark())
+        except BaseException as error:
+            self._end_journal(clean=not isinstance(error, ReleaseError))
+            raise
         try:
             self._start(self._attachment)
         except BaseException as error:
             self._leave(error)
             raise
+        self._watcher.watching()
         return self
 
     def __exit__(
@@ -96,6 +115,7 @@ class Monitor:
     def wait(self, timeout: float) -> None:
         """See `xenintro.source.EventSource.wait`."""
         self._ring().wait(timeout)
+        self._watcher.turning()
         now = monotonic()
         if now >= self._next_check:
             self._next_check = now + _CHECK_EVERY
@@ -133,9 +153,14 @@ class Monitor:
 
     def _start(self, attachment: Attachment) -> None:
         attachment.drain()
-        for trap in self._traps:
+        stepping = [Steps(self.info.nr_vcpus)] if self._can_step else []
+        changes = [(trap, change_of(trap)) for trap in self._traps]
+        self._changes += stepping
+        self._journal.record([*stepping, *(change for _, change in changes if change is not None)])
+        for trap, change in changes:
             # Noted before: a call that fails midway through a range of pages has changed some of them.
-            self._disarm.insert(0, partial(disarm, self._xc, self._domid, trap))
+            if change is not None:
+                self._changes.append(change)
             arm(self._xc, self._domid, trap)
             _log.info("armed %s", trap.text)
         if self._steps_from_start:
@@ -148,18 +173,24 @@ class Monitor:
         attachment, self._attachment = self._attachment, None
         if attachment is None:
             return
+        self._watcher.leaving()
         gone = _death(attachment) if isinstance(error, XenintroError) else None
-        teardown = Teardown(self._xc, attachment, self._disarm, can_step=self._can_step)
-        self.failures = teardown.run()
+        self.failures = Teardown(self._xc, attachment, self._changes).run()
+        self._end_journal(clean=not self.failures)
         self.unanswered = attachment.unanswered
         _log.info("released, %d requests unanswered", self.unanswered)
         if self.failures:
-            raise release_error(self._called(), self.failures) from error
+            raise release_error(self.info, self.failures) from error
         if gone is not None and not isinstance(error, DomainGoneError):
             raise gone from error
 
-    def _called(self) -> str:
-        return f"{self.info.name or 'the domain'} (domid {self._domid})"
+    def _end_journal(self, *, clean: bool) -> None:
+        """What could not be given back is left to a rescue."""
+        if clean:
+            self._journal.remove()
+            self._watcher.released()
+        else:
+            self._journal.close()
 
     def _ring(self) -> Attachment:
         assert self._attachment is not None, "not attached"

@@ -23,6 +23,8 @@ except ImportError as error:
 if TYPE_CHECKING:
     from mmap import mmap
 
+__all__ = ["Ring", "RingCorruptError", "ffi", "lib"]
+
 # Bound once: a lookup through lib on every request would cost as much as the copy.
 _take = lib.xi_ring_take
 _put = lib.xi_ring_put
@@ -148,7 +150,8 @@ class Ring:
                 why=f"all requests up to index {self.req_cons:#x} are answered",
                 hint="this is a bug in the caller: answer each request once, after taking it",
             )
-        return outcome != _LATE
+        in_time: bool = outcome != _LATE
+        return in_time
 
     def publish(self) -> None:
         """Show Xen the responses put so far; notifying it is the caller's business."""
@@ -195,5 +198,5 @@ class Ring:
         return RingCorruptError(
             "the ring page is damaged: nothing was taken from it",
             why=f"req_prod {req_prod:#x} is not within {room} after req_cons {self.req_cons:#x}",
-            hint="detach and attach again; another agent may write to the same page",
+            hint="end what else writes to this page; for a guest that hangs: xenintro rescue --domid ID",
         )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from xenintro.errors import DomainGoneError, ReleaseError, XenintroError
+from xenintro.xen.domains import called
+from xenintro.xen.undo import undo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from xenintro.xen.attachment import Attachment
+    from xenintro.xen.domains import DomainInfo
+    from xenintro.xen.undo import Change
     from xenintro.xen.xc import Xc
 
 _log = logging.getLogger(__name__)
@@ -31,17 +34,13 @@ class Teardown:
     Args:
         xc: an open libxc.
         attachment: what is given up.
-        disarm: one call per trap that may be on.
-        can_step: the host has the monitor trap flag.
+        changes: what may have been changed in the domain.
     """
 
-    def __init__(
-        self, xc: Xc, attachment: Attachment, disarm: list[Callable[[], None]], *, can_step: bool
-    ) -> None:
+    def __init__(self, xc: Xc, attachment: Attachment, changes: Sequence[Change]) -> None:
         self._xc = xc
         self._attachment = attachment
-        self._disarm = disarm
-        self._can_step = can_step
+        self._changes = changes
 
     def run(self) -> list[Exception]:
         """Traps off, everything answered, ring gone, unpaused as often as paused; returns what failed."""
@@ -49,7 +48,8 @@ class Teardown:
         failures: list[Exception] = []
         settle = attachment.drain if self._stands_still() else self._settle
         if attachment.enabled:
-            for step in (*self._disarm, attachment.pause, *self._steps_off(), settle, self._disable):
+            running, still = (self._undo(paused=paused) for paused in (False, True))
+            for step in (*running, attachment.pause, *still, settle, self._disable):
                 tried(step, failures)
         if failures and self._is_gone():
             # It died on the way: Xen took everything back itself, and only the mapping is left to give up.
@@ -73,12 +73,8 @@ class Teardown:
             return False
         return False
 
-    def _steps_off(self) -> list[Callable[[], None]]:
-        """Single-step off on every vCPU, wanted or not: nothing else clears it, and it blocks interrupts."""
-        domid, vcpus = self._attachment.info.domid, range(self._attachment.info.nr_vcpus)
-        if not self._can_step:
-            return []
-        return [partial(self._xc.debug_control, domid, vcpu_id, single_step=False) for vcpu_id in vcpus]
+    def _undo(self, *, paused: bool) -> list[Callable[[], None]]:
+        return undo(self._xc, self._attachment.info.domid, self._changes, paused=paused)
 
     def _settle(self) -> None:
         """Answer until nothing is left, letting the vCPUs apply answers that only act when they run.
@@ -140,11 +136,11 @@ def tried(step: Callable[[], object], failures: list[Exception]) -> bool:
     return True
 
 
-def release_error(name: str, failures: list[Exception]) -> ReleaseError:
+def release_error(info: DomainInfo, failures: list[Exception]) -> ReleaseError:
     """What is said when a domain could not be given back cleanly."""
     reasons = (f"{f.what}: {f.why}" if isinstance(f, XenintroError) and f.why else str(f) for f in failures)
     return ReleaseError(
-        f"could not release {name} cleanly",
+        f"could not release {called(info)} cleanly",
         why="; ".join(dict.fromkeys(reasons)),
-        hint="look at it: xl list; xenintro doctor",
+        hint=f"try again: xenintro rescue --domid {info.domid}",
     )

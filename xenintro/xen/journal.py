@@ -1,0 +1,308 @@
+"""What a monitor changes in a domain, on disk before it is changed: whoever comes after it can undo it.
+
+One file per domain, named by its UUID, JSON Lines: the pauses that were taken (rewritten in place), who
+attached to what, then what may have changed. It is locked while its process lives, and removed once the
+domain was given back. A torn last line is of a change that was not made yet.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from xenintro.errors import DomainBusyError, NoSuchDomainError
+from xenintro.xen.domains import called, domain_info
+from xenintro.xen.statedir import (
+    LockedError,
+    holder,
+    lock,
+    make_directory,
+    state_file,
+    state_files,
+    sync_directory,
+    unlock,
+    writing,
+)
+from xenintro.xen.undo import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from xenintro.xen.domains import DomainInfo
+    from xenintro.xen.xc import Xc
+
+_log = logging.getLogger(__name__)
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+#: The first line, always as long as this; Xen counts up to 255 pauses.
+_PAUSES = '{{"pauses":{:3}}}\n'
+_decode_change = msgspec.json.Decoder(Change).decode
+
+
+class Header(msgspec.Struct, frozen=True, omit_defaults=False):
+    """Who attached to what.
+
+    Attributes:
+        uuid, domid, name, nr_vcpus: of the domain.
+        boot_id: of the control domain's kernel; under another one nothing of that time is left.
+        pid: of the process that attached.
+        interface: layout of the ring.
+        paused: somebody else had paused the domain.
+        v: version of the format.
+    """
+
+    uuid: str
+    domid: int
+    name: str | None
+    nr_vcpus: int
+    boot_id: str
+    pid: int
+    interface: str
+    paused: bool
+    v: int = 1
+
+
+class Entries:
+    """What a journal holds.
+
+    Attributes:
+        header: None if its process died before it touched the domain.
+        pauses: taken and not given back; at most one more than in truth.
+        port: Xen's end of the ring's event channel, None until there was one.
+        changes: in the order they were made.
+        unknown: whether there are lines that only a newer xenintro understands.
+    """
+
+    def __init__(self, header: Header | None = None) -> None:
+        self.header = header
+        self.pauses = 0
+        self.port: int | None = None
+        self.changes: list[Change] = []
+        self.unknown = False
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read a journal. A torn last line does not count, nor does what follows damage."""
+        entries = cls()
+        lines = data.split(b"\n")[:-1]
+        try:
+            entries.pauses = msgspec.json.decode(lines[0])["pauses"]
+            entries.header = msgspec.json.decode(lines[1], type=Header)
+        except (IndexError, KeyError, TypeError, msgspec.DecodeError):
+            return cls()
+        for line in lines[2:]:
+            entries._add(line)
+        return entries
+
+    def is_about(self, info: DomainInfo) -> bool:
+        """Whether it is about this very domain: a UUID survives a reboot of the guest, and of the host."""
+        header = self.header
+        return header is not None and (header.domid, header.boot_id) == (info.domid, _boot_id())
+
+    def _add(self, line: bytes) -> None:
+        try:
+            if b'"undo"' in line:
+                self.changes.append(_decode_change(line))
+            else:
+                self.port = msgspec.json.decode(line)["port"]
+        except (KeyError, TypeError, msgspec.DecodeError):
+            self.unknown = True
+
+
+class Journal:
+    """The open and locked journal of one domain.
+
+    Attributes:
+        path: the file.
+        entries: what it holds.
+    """
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        data = os.pread(fd, 1 << 24, 0)
+        self.entries = Entries.parse(data)
+        self._end = data.rfind(b"\n") + 1  # a torn line is overwritten
+
+    @classmethod
+    def begin(cls, info: DomainInfo, interface: str) -> Self:
+        """Start the journal of a domain that nothing was done to yet.
+
+        Raises:
+            DomainBusyError: a process of ours has the domain, or died and left something to undo.
+            XenintroError, NoXenError: it cannot be written.
+        """
+        make_directory()
+        journal = cls._locked(info, create=True)
+        if journal.entries.is_about(info):
+            journal.close()
+            raise _left(info, journal)
+        try:
+            journal.start(info, interface)
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    @classmethod
+    def left(cls, info: DomainInfo, *, force: bool = False) -> Self | None:
+        """The journal that a dead process left; None if there is none. One of a past life is removed.
+
+        Args:
+            info: the domain.
+            force: take it from a process that lives, too.
+
+        Raises:
+            DomainBusyError: its process lives.
+        """
+        path = state_file(info.uuid)
+        if not path.exists():
+            return None
+        if force and holder(path) is not None:
+            journal = cls(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        else:
+            journal = cls._locked(info, create=False)
+        if journal.entries.is_about(info):
+            return journal
+        _log.info("%s is about a past life of the domain, removed", journal.path)
+        journal.remove()
+        return None
+
+    @classmethod
+    def _locked(cls, info: DomainInfo, *, create: bool) -> Self:
+        path = state_file(info.uuid)
+        try:
+            with writing(path):
+                return cls(path, lock(path, create=create))
+        except LockedError as error:
+            raise _busy(info, holder(path)) from error
+
+    def start(self, info: DomainInfo, interface: str) -> None:
+        """Write an empty journal, and make sure that it will be found.
+
+        Raises:
+            XenintroError, NoXenError: it cannot be written.
+        """
+        domain = (info.uuid, info.domid, info.name, info.nr_vcpus)
+        header = Header(*domain, _boot_id(), os.getpid(), interface, info.paused)
+        with writing(self.path):
+            os.ftruncate(self._fd, 0)
+            self._end = 0
+            self._append(_PAUSES.format(0).encode() + msgspec.json.encode(header) + b"\n")
+            os.fsync(self._fd)
+            sync_directory(self.path.parent)
+        self.entries = Entries(header)
+
+    def record(self, changes: Iterable[Change]) -> None:
+        """Put changes on disk, all at once; make them only afterwards.
+
+        Raises:
+            XenintroError: they cannot be written.
+        """
+        changes = list(changes)
+        with writing(self.path):
+            self._append(b"".join(msgspec.json.encode(change) + b"\n" for change in changes))
+            os.fsync(self._fd)
+        self.entries.changes += changes
+
+    def note_port(self, port: int) -> None:
+        """Keep Xen's end of the event channel. It needs no sync: it changes nothing.
+
+        Raises:
+            XenintroError: it cannot be written.
+        """
+        with writing(self.path):
+            self._append(msgspec.json.encode({"port": port}) + b"\n")
+        self.entries.port = port
+
+    def pausing(self) -> None:
+        """Count a pause, before it is taken.
+
+        Raises:
+            XenintroError: it cannot be written.
+        """
+        with writing(self.path):
+            self._count(self.entries.pauses + 1)
+
+    def unpaused(self) -> None:
+        """Count a pause that was given back, or not taken after all."""
+        try:
+            self._count(max(self.entries.pauses - 1, 0))
+        except OSError as error:  # a rescue would ask Xen once more than needed
+            _log.warning("%s: %s", self.path, error)
+
+    def remove(self) -> None:
+        """The domain is as it was: there is nothing left to undo."""
+        try:
+            self.path.unlink(missing_ok=True)
+            sync_directory(self.path.parent)
+        except OSError as error:  # a rescue would do what was done again, which does no harm
+            _log.warning("%s: %s", self.path, error)
+        self.close()
+
+    def close(self) -> None:
+        """Unlock it, and leave it to a rescue; closing twice is fine."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            unlock(self.path, fd)
+
+    def _append(self, data: bytes) -> None:
+        written = os.pwrite(self._fd, data, self._end)
+        if written != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._end += written
+
+    def _count(self, pauses: int) -> None:
+        # The page cache outlives the process; after a crash of the host there is no domain to unpause.
+        os.pwrite(self._fd, _PAUSES.format(pauses).encode(), 0)
+        self.entries.pauses = pauses
+
+
+def forget_the_gone(xc: Xc) -> None:
+    """Remove what dead processes left about domains that are no more."""
+    for path in state_files():
+        try:
+            journal = Journal(path, lock(path, create=False))
+        except (OSError, LockedError):
+            continue  # its process lives, or removes it just now
+        if _lives(xc, journal.entries):
+            journal.close()
+        else:
+            journal.remove()
+
+
+def _lives(xc: Xc, entries: Entries) -> bool:
+    """Whether a journal's domain is still there."""
+    if entries.header is None:
+        return False
+    try:
+        info = domain_info(xc, entries.header.domid, named=False)
+    except NoSuchDomainError:
+        return False
+    return entries.is_about(info) and info.uuid == entries.header.uuid
+
+
+def _boot_id() -> str:
+    return _BOOT_ID.read_text().strip()
+
+
+def _busy(info: DomainInfo, pid: int | None) -> DomainBusyError:
+    return DomainBusyError(
+        f"{called(info)} is busy",
+        why=f"a xenintro works on it already: process {pid or 'unknown'}",
+        hint=f"see what it does: ps {pid}" if pid else f"see: xenintro doctor --domid {info.domid}",
+    )
+
+
+def _left(info: DomainInfo, journal: Journal) -> DomainBusyError:
+    return DomainBusyError(
+        f"{called(info)} was not given back",
+        why=f"the xenintro that had it is gone, and what it left is in {journal.path}",
+        hint=f"bring the domain back first: xenintro rescue --domid {info.domid}",
+    )
