@@ -15,6 +15,7 @@ from xenintro.xen.domains import domain_info
 
 _INCLUDES = """
 #define XC_WANT_COMPAT_DEVICEMODEL_API
+#define XC_WANT_COMPAT_MAP_FOREIGN_API
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>

@@ -92,7 +92,9 @@ class Monitor:
         host.monitors.append(self)
         self.interface = host.interface
         result = host.call("xc_monitor_enable", 1)
-        self.page = memoryview(host.domain.ring_page)
+        frame, remote = struct.unpack("=QI", result.out)
+        self.mapping = host.domain.pages.page(frame)
+        self.page = memoryview(self.mapping)
         self.words = self.page.cast("I")
         if init:
             self.page[:64] = struct.pack("<IIII", 0, 1, 0, 1) + bytes(48)
@@ -100,7 +102,6 @@ class Monitor:
         self.rsp_prod = 0
         self.evtchn = Client(host.machine)
         host.call("xenevtchn_open", client=self.evtchn)
-        (remote,) = struct.unpack("=I", result.out)
         self.port = host.call("xenevtchn_bind_interdomain", 1, remote, client=self.evtchn).value
 
     def requests(self) -> list[bytes]:
@@ -169,6 +170,7 @@ class Monitor:
         """What the kernel does at the end of the process."""
         self.words.release()
         self.page.release()
+        self.mapping.close()
         if self.evtchn.device is not None:
             self.evtchn.device.close()
             self.evtchn.device = None

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,12 +22,13 @@ CLIENT = Path(__file__).with_name("client.py")
 DEADLINE = 30
 
 
-def start(simulation: Simulation, code: str) -> subprocess.Popen[str]:
+def start(simulation: Simulation, code: str, **popen: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, CLIENT, textwrap.dedent(code)],
         env={**os.environ, **simulation.environment},
         stdout=subprocess.PIPE,
         text=True,
+        **popen,
     )
 
 

@@ -24,6 +24,8 @@ METHODS = {
     "unpause": (),
     "maximum_gpfn": (),
     "hvm_param": (28,),
+    "populate": (0x4FF2,),
+    "map_page": (0x4FF2,),
     "vcpu_info": (0,),
     "set_access_required": (False,),
     "debug_control": (0, False),
@@ -300,20 +302,39 @@ def test_the_ring_of_another_agent_is_left_alone():
     assert [call[0] for call in xen.calls] == ["xc_monitor_enable"]
 
 
-def test_unmap_ring_unmaps():
+def test_a_page_that_is_not_there_cannot_be_mapped():
+    xen = FakeXen()
+    xen.answers["xc_map_foreign_range"] = (0, errno.EINVAL)
+    with pytest.raises(XenCallError) as caught:
+        xen.xc().map_page(5, 0x4FF2)
+    assert (caught.value.call, caught.value.errno) == ("xc_map_foreign_range", errno.EINVAL)
+    assert xen.calls == [("xc_map_foreign_range", 5, 4096, 3, 0x4FF2)]
+
+
+def test_populate_asks_for_one_page_behind_the_gfn():
+    xen = FakeXen()
+    asked = []
+    xen.answers["xc_domain_populate_physmap_exact"] = lambda *args: (
+        asked.append((*args[1:5], args[5][0])) or 0
+    )
+    xen.xc().populate(5, 0x4FF2)
+    assert asked == [(5, 1, 0, 0, 0x4FF2)]
+
+
+def test_unmap_page_unmaps():
     ffi = FFI()
     ffi.cdef("void *mmap(void *, size_t, int, int, int, long);")
     private_anonymous = 0x22
     page = ffi.dlopen(None).mmap(ffi.NULL, 4096, 1, private_anonymous, -1, 0)
     address = int(ffi.cast("uintptr_t", page))
-    FakeXen().xc().unmap_ring(address)
+    FakeXen().xc().unmap_page(address)
     starts = [line.split("-")[0] for line in Path("/proc/self/maps").read_text().splitlines()]
     assert f"{address:x}" not in starts
 
 
 def test_unmapping_what_is_no_page_is_an_error():
     with pytest.raises(XenCallError) as caught:
-        FakeXen().xc().unmap_ring(1)
+        FakeXen().xc().unmap_page(1)
     assert (caught.value.call, caught.value.errno) == ("munmap", errno.EINVAL)
 
 

@@ -45,6 +45,7 @@ ARGUMENTS: dict[str, dict[Release, str]] = {
     "xc_domain_getinfo_single": {(4, 18): "dom"},
     "xc_domain_maximum_gpfn": {(4, 6): "dom"},
     "xc_domain_nr_gpfns": {(4, 6): "dom"},
+    "xc_domain_populate_physmap_exact": {(4, 5): "domid:32 count:32 order:32 flags:32"},
     "xc_domain_set_access_required": {(4, 5): "dom required:32"},
     "xc_domain_debug_control": {(4, 5): "dom op:32 vcpu:32"},
     "xc_vcpu_getinfo": {(4, 5): "dom vcpu:32"},
@@ -105,7 +106,7 @@ ARGUMENTS: dict[str, dict[Release, str]] = {
     "xenforeignmemory_open": {(4, 7): ""},
     "xencall_open": {(4, 7): ""},
     "xencall1": {(4, 7): "op:32"},
-    "map_foreign": {(4, 5): "domid:32 count:32"},
+    "xenforeignmemory_map": {(4, 5): "domid:32 count:32"},
 }
 
 HANDLERS: dict[str, Handler] = {}
@@ -115,7 +116,7 @@ class Client:
     """One open handle of a program.
 
     Attributes:
-        pid: of the process that opened it.
+        pid: of the process that called last: handles survive a fork.
         device: its event channel device, if it is an evtchn handle.
         data: the bytes that came with the call being handled.
     """

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from xenintro.sim import wire
 from xenintro.sim.calls import Client, find, handles, refuse
-from xenintro.sim.domain import MAX_GFN, RAM_PAGES
 from xenintro.sim.evtchn import Device
+from xenintro.sim.memory import MAX_GFN, RAM_PAGES
 from xenintro.sim.vcpu import Injection
 
 if TYPE_CHECKING:
@@ -254,12 +254,25 @@ def _inject(client: Client, domain: Domain, *values: int) -> int:
     return 0
 
 
-@handles("map_foreign")
+@handles("xenforeignmemory_map")
 def _map(client: Client, domid: int, count: int) -> wire.Result:
+    """By gfn the page's frame, or -errno."""
     domain = find(client.machine, domid)
     gfns = struct.unpack(f"={count}Q", client.data[: 8 * count])
-    errors = [0 if domain.hvm and domain.has_gfn(gfn) else errno.EINVAL for gfn in gfns]
-    return wire.Result(0, struct.pack(f"={count}i", *errors), domain.memory_fd)
+    frames = [domain.pages.frame(gfn) if domain.hvm else None for gfn in gfns]
+    domain.pages.handed_to(client.pid)
+    answer = [-errno.EINVAL if frame is None else frame for frame in frames]
+    return wire.Result(0, struct.pack(f"={count}q", *answer), domain.pages.fd)
+
+
+@handles("xc_domain_populate_physmap_exact")
+def _populate(client: Client, domid: int, count: int, order: int, flags: int) -> int:
+    """Fewer pages than asked for, for whatever reason, and libxc says EBUSY."""
+    domain = client.machine.domains.get(domid)
+    gfns = struct.unpack(f"={count}Q", client.data[: 8 * count])
+    if domain is None or domain.dying or order or not all(map(domain.pages.populate, gfns)):
+        raise refuse(errno.EBUSY)
+    return 0
 
 
 @handles("xencall1")

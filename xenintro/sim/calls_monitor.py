@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from xenintro.abi import CAPABILITIES
 from xenintro.sim import wire
 from xenintro.sim.calls import Client, handles, refuse
-from xenintro.sim.domain import MAX_ALTP2M, MAX_GFN, PARAM_ALTP2M, PARAM_MONITOR_RING_PFN
+from xenintro.sim.domain import MAX_ALTP2M, PARAM_ALTP2M, PARAM_MONITOR_RING_PFN
+from xenintro.sim.memory import MAX_GFN
 from xenintro.sim.monitor import capabilities
 from xenintro.sim.p2m import UNSET, View
 
@@ -38,15 +39,16 @@ def _enable(client: Client, domain: Domain) -> wire.Result:
         raise refuse(errno.EOVERFLOW)
     if not domain.hvm:
         raise refuse(errno.EINVAL)  # from xc_hvm_param_get
-    if domain.dying:
-        raise refuse(errno.EBUSY)  # a dying domain gets no pages: from xc_domain_populate_physmap_exact
-    if domain.ring is not None:
+    gfn = domain.params[PARAM_MONITOR_RING_PFN]
+    if not domain.has_gfn(gfn) and (domain.dying or not domain.pages.populate(gfn)):
+        raise refuse(errno.EBUSY)  # from xc_domain_populate_physmap_exact
+    if domain.dying or domain.ring is not None:
         raise refuse(errno.EBUSY)
-    if not domain.params[PARAM_MONITOR_RING_PFN]:
+    if not gfn:
         raise refuse(errno.EOPNOTSUPP if machine.release >= (4, 13) else errno.ENOSYS)
     ring = machine.enable_ring(domain)
-    domain.mapped_by = client.pid
-    return wire.Result(0, struct.pack("=I", ring.channel.port), domain.ring_fd)
+    domain.pages.handed_to(client.pid)
+    return wire.Result(0, struct.pack("=QI", domain.ring_frame, ring.channel.port), domain.pages.fd)
 
 
 @handles("xc_monitor_disable")

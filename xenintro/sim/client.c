@@ -27,7 +27,8 @@
 
 /* xenintro/sim/wire.py has the same two layouts. */
 struct request {
-	char name[40];
+	char name[36];
+	int32_t pid;
 	uint64_t args[8];
 };
 
@@ -112,7 +113,7 @@ static int64_t exchange(struct handle *handle, const struct request *request,
 static int64_t call(struct handle *handle, const char *name, const uint64_t *args,
 		    const void *in, size_t in_length, void *out, int *fd)
 {
-	struct request request = { .name = "" };
+	struct request request = { .pid = getpid() };
 	int64_t value;
 
 	if (!handle) {
@@ -296,8 +297,22 @@ ALIAS(xc_evtchn_notify, xenevtchn_notify);
 ALIAS(xc_evtchn_pending, xenevtchn_pending);
 ALIAS(xc_evtchn_unmask, xenevtchn_unmask);
 
+/* A child does not inherit it: privcmd's mappings are VM_DONTCOPY. */
+static void *map_frame(void *address, int prot, int flags, int fd, uint64_t frame)
+{
+	void *page = mmap(address, PAGE, prot, MAP_SHARED | flags, fd, frame * PAGE);
+
+	if (page != MAP_FAILED)
+		madvise(page, PAGE, MADV_DONTFORK);
+	return page;
+}
+
 EXPORT void *xc_monitor_enable(void *handle, uint64_t domid, uint32_t *port)
 {
+	struct {
+		uint64_t frame;
+		uint32_t port;
+	} made = { 0 };
 	void *ring = MAP_FAILED;
 	int fd = -1;
 
@@ -305,10 +320,11 @@ EXPORT void *xc_monitor_enable(void *handle, uint64_t domid, uint32_t *port)
 		errno = EINVAL;
 		return NULL;
 	}
-	if (call(handle, "xc_monitor_enable", ARGS(domid), NULL, 0, port, &fd) < 0)
+	if (call(handle, "xc_monitor_enable", ARGS(domid), NULL, 0, &made, &fd) < 0)
 		return NULL;
+	*port = made.port;
 	if (fd >= 0) {
-		ring = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		ring = map_frame(NULL, PROT_READ | PROT_WRITE, 0, fd, made.frame);
 		close(fd);
 	}
 	return ring == MAP_FAILED ? NULL : ring;
@@ -355,38 +371,46 @@ EXPORT int xc_altp2m_set_mem_access_multi(void *handle, uint64_t domid, uint64_t
 	return set_multi(handle, "xc_altp2m_set_mem_access_multi", args, 2, access, gfns, count);
 }
 
+EXPORT int xc_domain_populate_physmap_exact(void *handle, uint32_t domid, unsigned long count,
+					    unsigned int order, unsigned int flags,
+					    uint64_t *gfns)
+{
+	return call(handle, "xc_domain_populate_physmap_exact", ARGS(domid, count, order, flags),
+		    gfns, count * sizeof(*gfns), NULL, NULL);
+}
+
 /* Pages that cannot be mapped are told in errors; without errors, one spoils them all. */
 EXPORT void *xenforeignmemory_map2(void *handle, uint32_t domid, void *address, int prot,
 				   int flags, size_t pages, const uint64_t *gfns, int *errors)
 {
-	int fd = -1, saved, *failed = calloc(pages + 1, sizeof(*failed));
+	int64_t *frames = calloc(pages + 1, sizeof(*frames));
 	char *area = MAP_FAILED;
+	int fd = -1, saved;
 	size_t i;
 
 	(void)flags;
-	if (!failed || call(handle, "map_foreign", ARGS(domid, pages), gfns,
-			    pages * sizeof(*gfns), failed, &fd) < 0)
+	if (!frames || call(handle, "xenforeignmemory_map", ARGS(domid, pages), gfns,
+			    pages * sizeof(*gfns), frames, &fd) < 0)
 		goto out;
 	area = mmap(address, pages * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	for (i = 0; area != MAP_FAILED && i < pages; i++) {
+		int error = frames[i] < 0 ? -frames[i] : 0;
+
+		if (!error && map_frame(area + i * PAGE, prot, MAP_FIXED, fd, frames[i]) == MAP_FAILED)
+			error = errno;
 		if (errors)
-			errors[i] = -failed[i];
-		if (!failed[i] && mmap(area + i * PAGE, PAGE, prot, MAP_SHARED | MAP_FIXED, fd,
-				       gfns[i] * PAGE) != MAP_FAILED)
-			continue;
-		if (!failed[i])
-			failed[i] = errno;
-		if (!errors) {
+			errors[i] = -error;
+		else if (error) {
 			munmap(area, pages * PAGE);
 			area = MAP_FAILED;
-			errno = failed[i];
+			errno = error;
 		}
 	}
 out:
 	saved = errno;
 	if (fd >= 0)
 		close(fd);
-	free(failed);
+	free(frames);
 	errno = saved;
 	return area == MAP_FAILED ? NULL : area;
 }

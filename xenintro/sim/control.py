@@ -22,7 +22,7 @@ def obey(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def condition(machine: Machine, order: dict[str, Any]) -> Condition:
-    """When a ``wait`` is over: ``answered``, ``events``, ``retired`` reach ``count``, or ``idle``.
+    """When a ``wait`` is over: ``answered``, ``events``, ``retired``, ``stuck`` reach ``count``, or ``idle``.
 
     Raises:
         KeyError: nothing of that name can be waited for.
@@ -36,6 +36,8 @@ def condition(machine: Machine, order: dict[str, Any]) -> Condition:
     if what == "retired":
         vcpus = _domain(machine, order).vcpus
         return lambda: all(vcpu.retired >= count for vcpu in vcpus)
+    if what == "stuck":
+        return lambda: len(machine.stuck()) >= count
     if what == "attached":
         return lambda: _domain(machine, order).ring is not None
     if what == "broken":

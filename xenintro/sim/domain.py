@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from xenintro.sim.memory import MAX_GFN, Memory
 from xenintro.sim.monitor import Monitor, Quirks
 from xenintro.sim.p2m import P2M, UNSET, View
+from xenintro.sim.ring import Ring
 from xenintro.sim.vcpu import EventState, Vcpu
-from xenintro.units import PAGE_SIZE
 
 if TYPE_CHECKING:
+    from xenintro.sim.evtchn import Channel
     from xenintro.sim.machine import Machine
     from xenintro.sim.program import Program
-    from xenintro.sim.ring import Ring
-
-#: Guest pages with memory, and the highest gfn in the physmap: a hole lies between.
-RAM_PAGES = 0x4000
-MAX_GFN = 0x4FFF
-_SPECIAL_PAGES = range(0x4FF0, 0x5000)
 
 MAX_ALTP2M = 10
 _ALTP2M_EXTERNAL = 2  # XEN_ALTP2M_external
@@ -38,9 +32,9 @@ class Domain:
     Attributes:
         pauses: controller_pause_count; `foreign_pauses` of them are another toolstack's.
         started: a guest that waited for a trap has seen one.
-        mapped_by: the process that mapped the ring page, 0 if none did.
-        ring: the monitor ring's session, or None.
-        ring_fd: the ring page; one page for all sessions, so stale indices survive.
+        ring: the monitor ring's session, or None; `ring_frame` is its page.
+        pages: all of its pages, and which gfn each is behind.
+        memory: the guest's RAM.
         shutdown: the reason, or None while it runs.
         dying: destroyed, but something still holds a page of it.
     """
@@ -62,13 +56,13 @@ class Domain:
         self.pauses = 0
         self.foreign_pauses = 0
         self.started = False
-        self.mapped_by = 0
         self.shutdown: int | None = None
         self.dying = False
         self.ring: Ring | None = None
+        self.ring_frame = 0
         self.params = {PARAM_MONITOR_RING_PFN: 0x4FF2, PARAM_ALTP2M: _ALTP2M_EXTERNAL} if hvm else {}
-        self.memory_fd, self.memory = _shared(f"guest-{domid}", (MAX_GFN + 1) * PAGE_SIZE)
-        self.ring_fd, self.ring_page = _shared(f"ring-{domid}", PAGE_SIZE)
+        self.pages = Memory(f"guest-{domid}")
+        self.memory = self.pages.ram
         for offset, code in program.image():
             self.memory[offset : offset + len(code)] = code
         self.vcpus = [Vcpu(self, vcpu_id) for vcpu_id in range(vcpus)]
@@ -90,7 +84,7 @@ class Domain:
 
     def has_gfn(self, gfn: int) -> bool:
         """Whether there is memory behind a gfn."""
-        return 0 <= gfn < RAM_PAGES or gfn in _SPECIAL_PAGES
+        return self.pages.frame(gfn) is not None
 
     def has_view(self, view: int) -> bool:
         """Whether an altp2m view exists; 0 is the host's table."""
@@ -122,6 +116,19 @@ class Domain:
                 self.machine.rules.broke("effects-lost", f"vcpu {vcpu.vcpu_id}")
             vcpu.event = None
 
+    def make_ring(self, channel: Channel) -> Ring:
+        """A ring on the page behind its gfn, which leaves the physmap: libxc does that after the domctl."""
+        self.ring_frame = self.pages.take(self.params[PARAM_MONITOR_RING_PFN])
+        self.ring = Ring(self, self.pages.page(self.ring_frame), channel)
+        return self.ring
+
+    def drop_ring(self) -> None:
+        """The ring's end, if there is one: its page is free once nobody else maps it."""
+        if self.ring is not None:
+            self.ring.release()
+            self.ring = None
+            self.pages.free(self.ring_frame)
+
     def forget_traps(self) -> None:
         """arch_monitor_cleanup_domain: 4.6 has none (b848dc83cc)."""
         if self.machine.release >= (4, 7):
@@ -139,13 +146,8 @@ class Domain:
 
     def close(self) -> None:
         """Free it."""
-        if self.ring is not None:
-            self.ring.release()
-            self.ring = None
-        self.memory.close()
-        self.ring_page.close()
-        os.close(self.memory_fd)
-        os.close(self.ring_fd)
+        self.drop_ring()
+        self.pages.close()
 
     def describe(self) -> dict[str, Any]:
         """Everything about it that a test may ask."""
@@ -182,10 +184,3 @@ def describe_vcpu(vcpu: Vcpu) -> dict[str, Any]:
         "msrs": {str(msr): value for msr, value in vcpu.msrs.items()},
         "xcr0": vcpu.xcr0,
     }
-
-
-def _shared(name: str, size: int) -> tuple[int, mmap.mmap]:
-    """Memory that a client can map: a descriptor, and our own mapping of it."""
-    fd = os.memfd_create(f"xenintro-{name}", os.MFD_CLOEXEC)
-    os.truncate(fd, size)
-    return fd, mmap.mmap(fd, size)

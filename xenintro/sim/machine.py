@@ -10,13 +10,14 @@ from xenintro.sim.domain import Domain
 from xenintro.sim.evtchn import Channel
 from xenintro.sim.faults import Faults
 from xenintro.sim.program import Program
-from xenintro.sim.ring import REQ_PROD, RSP_EVENT, RSP_PROD, Ring
+from xenintro.sim.ring import REQ_PROD, RSP_EVENT, RSP_PROD
 from xenintro.sim.rules import Rulebook
 from xenintro.sim.state import SlotWriter
 from xenintro.stats import Histogram
 
 if TYPE_CHECKING:
     from xenintro.abi import Interface
+    from xenintro.sim.ring import Ring
     from xenintro.sim.scenario import Scenario
 
 #: Seconds of a slice of simulated time, and instructions in it of a guest that nobody watches.
@@ -146,12 +147,11 @@ class Machine:
             self.rules.broke("rescued-ring-kept", f"domain {domain.domid}: {reason}")
 
     def enable_ring(self, domain: Domain) -> Ring:
-        """XEN_VM_EVENT_ENABLE, after its checks."""
+        """XEN_VM_EVENT_ENABLE, after its checks. Libxc takes the page out of the physmap then."""
         domain.allocate_event_state()
         self._next_port += 1
         channel = Channel(self._next_port, lambda: self.resume(domain))
-        domain.ring = Ring(domain, domain.ring_page, channel)
-        return domain.ring
+        return domain.make_ring(channel)
 
     def disable_ring(self, domain: Domain, ring: Ring) -> None:
         """XEN_VM_EVENT_DISABLE, after its checks. Nobody unpauses what an event has paused."""
@@ -162,8 +162,7 @@ class Machine:
         armed = domain.monitor.armed()
         if armed:
             self.rules.broke("traps-left", f"domain {domain.domid}: {', '.join(armed)}")
-        ring.release()
-        domain.ring = None
+        domain.drop_ring()
         domain.free_event_state()
         domain.forget_traps()
 
@@ -197,9 +196,7 @@ class Machine:
     def destroy(self, domain: Domain) -> None:
         """domain_kill: the ring goes, the domain too unless someone maps a page of it."""
         domain.dying = True
-        if domain.ring is not None:
-            domain.ring.release()
-            domain.ring = None
+        domain.drop_ring()
 
     def forget(self, domain: Domain) -> None:
         """The last reference to a dying domain is gone."""
@@ -234,14 +231,18 @@ class Machine:
             },
             "by_reason": self.by_reason,
             "violations": self.rules.entries() + rules.entries(),
-            "stuck_vcpus": [
-                vcpu.vcpu_id
-                for domain in self.domains.values()
-                if not domain.dying and domain.shutdown is None
-                for vcpu in domain.vcpus
-                if vcpu.event_pauses or vcpu.ring_blocked or vcpu.waiting
-            ],
+            "stuck_vcpus": self.stuck(),
         }
+
+    def stuck(self) -> list[int]:
+        """The vCPUs that wait for an answer."""
+        return [
+            vcpu.vcpu_id
+            for domain in self.domains.values()
+            if not domain.dying and domain.shutdown is None
+            for vcpu in domain.vcpus
+            if vcpu.event_pauses or vcpu.ring_blocked or vcpu.waiting
+        ]
 
 
 def _leftovers(domain: Domain, rules: Rulebook) -> None:

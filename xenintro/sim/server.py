@@ -9,7 +9,6 @@ import select
 import shutil
 import signal
 import socket
-import struct
 import sys
 import time
 from pathlib import Path
@@ -28,7 +27,7 @@ _ = (calls_domain, calls_monitor)
 
 #: Seconds between two looks at who still maps pages of dying domains.
 _SWEEP = 0.1
-#: Seconds after which a ring page still mapped is a broken rule: clients look at least once a second.
+#: Seconds after which a page still mapped is a broken rule: clients look at least once a second.
 _TOO_LONG = 3.0
 
 
@@ -89,9 +88,7 @@ class Server:
 
     def _accept(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        pid = struct.unpack("=3i", credentials)[0]
-        client = Client(self.machine, pid)
+        client = Client(self.machine)
         self._watch(connection.fileno(), lambda: self._serve(connection, client))
 
     def _accept_xenstore(self, listener: socket.socket) -> None:
@@ -113,7 +110,7 @@ class Server:
         if len(packet) < wire.REQUEST.size:
             self._close(connection, client)
             return
-        name, arguments, data = wire.parse(packet)
+        name, client.pid, arguments, data = wire.parse(packet)
         if name == "control":
             self._control(connection, json.loads(data))
             return
@@ -191,29 +188,19 @@ class Server:
         return wait
 
     def _sweep(self, wait: float | None) -> float:
-        """Free dying domains whose ring page nobody maps any more."""
+        """Free dying domains of which nobody maps a page any more."""
         now = time.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP
             for domain in [d for d in self.machine.domains.values() if d.dying]:
                 since = self._dead_since.setdefault(domain.domid, now)
-                if not _maps(domain.mapped_by, f"xenintro-ring-{domain.domid}"):
+                if not domain.pages.mapped():
                     del self._dead_since[domain.domid]
                     self.machine.forget(domain)
                 elif since <= now - _TOO_LONG:
                     self._dead_since[domain.domid] = now + 1e9
                     self.machine.rules.broke("page-kept", f"domain {domain.domid}")
         return _SWEEP if wait is None else min(wait, _SWEEP)
-
-
-def _maps(pid: int, name: str) -> bool:
-    """Whether a process has this memory mapped."""
-    if not pid:
-        return False
-    try:
-        return f"memfd:{name} " in Path(f"/proc/{pid}/maps").read_text()
-    except OSError:
-        return False
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import struct
 from typing import NamedTuple
 
 #: struct request and struct reply of client.c.
-REQUEST = struct.Struct("=40s8Q")
+REQUEST = struct.Struct("=36si8Q")
 REPLY = struct.Struct("=qiI")
 #: A port, as /dev/xen/evtchn reads and writes it.
 PORT = struct.Struct("=I")
@@ -31,10 +31,10 @@ class Result(NamedTuple):
     fd: int | None = None
 
 
-def parse(packet: bytes) -> tuple[str, tuple[int, ...], bytes]:
-    """The name, the raw arguments and the data of a call."""
-    name, *args = REQUEST.unpack_from(packet)
-    return name.rstrip(b"\0").decode("ascii", "replace"), tuple(args), packet[REQUEST.size :]
+def parse(packet: bytes) -> tuple[str, int, tuple[int, ...], bytes]:
+    """The name, the caller's process, the raw arguments and the data of a call."""
+    name, pid, *args = REQUEST.unpack_from(packet)
+    return name.rstrip(b"\0").decode("ascii", "replace"), pid, tuple(args), packet[REQUEST.size :]
 
 
 def send(connection: socket.socket, result: Result, error: int = 0) -> None:

@@ -41,6 +41,11 @@ class Caller:
         if not self._handle:
             raise failure("xc_interface_open", library.errno)
 
+    @property
+    def address(self) -> int:
+        """The handle, for C code that makes calls of its own until `close`."""
+        return int(self._ffi.cast("uintptr_t", self._handle))
+
     def close(self) -> None:
         """Close the interface. What was switched on in Xen stays on; closing twice is fine."""
         if self._handle:

@@ -60,6 +60,11 @@ _ROWS = """
 4.6-      int xc_domain_getinfolist(xc_interface *xch, uint32_t first_domain,
             unsigned int max_domains, xc_domaininfo_t *info)
 4.6-      int xc_domain_maximum_gpfn(xc_interface *xch, arg_domid_t domid, xen_pfn_t *gpfns)
+4.6-      int xc_domain_populate_physmap_exact(xc_interface *xch, uint32_t domid,
+            unsigned long nr_extents, unsigned int extent_order, unsigned int mem_flags,
+            xen_pfn_t *extent_start)
+4.6-      void *xc_map_foreign_range(xc_interface *xch, uint32_t dom, int size, int prot,
+            unsigned long mfn)
 4.6-      int xc_domain_set_access_required(xc_interface *xch, uint32_t domid,
             unsigned int required)
 4.6-      int xc_domain_debug_control(xc_interface *xch, uint32_t domid, uint32_t sop,

@@ -5,6 +5,7 @@ No C value leaves this package.
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xenintro.units import PAGE_SIZE, U64_MAX
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 NEW_PAGES = U64_MAX
 
 _XENVER_VERSION, _XENVER_EXTRAVERSION = 0, 1
+_READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 _SINGLE_STEP_OFF, _SINGLE_STEP_ON = 0, 1  # XEN_DOMCTL_DEBUG_OP_*
 _GETDOMAININFO_ROOM = 1024  # bytes; the struct has 112 in 4.22 and only ever grew
 
@@ -44,7 +46,19 @@ def connect(selection: str = "auto") -> Xc:
         NotSupportedError: no libxenctrl for this release.
         UsageError: the directory is not one of a libxenctrl.
     """
-    return Xc(Library(locate(selection)), own_domid=xenstore.own_domid())
+    library, own_domid = libraries_of(selection)
+    return Xc(library, own_domid=own_domid)
+
+
+def libraries_of(selection: str = "auto") -> tuple[Library, int]:
+    """What `connect` opens, for processes that open it more than once: the libraries, and the own domain.
+
+    No handle is open yet, so that a process may fork afterwards.
+
+    Raises:
+        NoXenError, NotSupportedError, UsageError: see `connect`.
+    """
+    return Library(locate(selection)), xenstore.own_domid()
 
 
 class Xc(Caller):
@@ -129,6 +143,28 @@ class Xc(Caller):
         """An HVM parameter (HVM_PARAM_*, xen/hvm/params.h): 64 bits."""
         return self._value("xc_hvm_param_get", domid, "uint64_t *", param)
 
+    def populate(self, domid: int, gfn: int) -> None:
+        """Put a page behind a gfn; what is on it is not defined.
+
+        Raises:
+            XenCallError: EBUSY: the domain is at its memory limit, or dying.
+        """
+        self._domain("xc_domain_populate_physmap_exact", domid, 1, 0, 0, self._ffi.new("xen_pfn_t *", gfn))
+
+    def map_page(self, domid: int, gfn: int) -> int:
+        """The address of a page of the domain in this process, to read and write.
+
+        The mapping stays with the page, whatever becomes of the gfn; it ends with `unmap_page` or the
+        process, no child inherits it, and while it is there a dead domain cannot be freed.
+
+        Raises:
+            XenCallError: EINVAL: there is no page behind the gfn.
+        """
+        page = self._raw("xc_map_foreign_range", domid, PAGE_SIZE, _READ_WRITE, gfn)
+        if not page:
+            raise failure("xc_map_foreign_range", self.library.errno, domid)
+        return int(self._ffi.cast("uintptr_t", page))
+
     def vcpu_info(self, domid: int, vcpu_id: int) -> VcpuInfo:
         """The state of one vCPU; its domain pauses and vm_event pauses are not part of it."""
         info: Any = self._ffi.new("xc_vcpuinfo_t *")
@@ -195,8 +231,8 @@ class Xc(Caller):
         self._domain("xc_monitor_disable", domid)
         self._msrs.pop(domid, None)
 
-    def unmap_ring(self, address: int) -> None:
-        """Unmap the page that `monitor_enable` mapped; until then the domain cannot be freed."""
+    def unmap_page(self, address: int) -> None:
+        """Unmap a page that `monitor_enable` or `map_page` mapped; until then the domain cannot be freed."""
         if self.library.munmap(address, PAGE_SIZE) != 0:
             raise failure("munmap", self.library.errno)
 
