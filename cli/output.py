@@ -60,6 +60,8 @@ class JsonOutput:
         record |= {"answer": handled.response.name, "rule": None, "pause_ns": handled.pause_ns}
         if handled.would is not None:
             record["would"] = handled.would
+        if handled.late:
+            record["late"] = True
         self._seq += 1
         return record
 
@@ -78,7 +80,7 @@ class HumanOutput:
             self._lines.line(
                 handled.event,
                 time_ns=handled.taken_ns + _CLOCK_OFFSET_NS,
-                answer=handled.response.name if handled.would is None else f"would {handled.would}",
+                answer=_answer(handled),
                 pause_ns=handled.pause_ns,
             )
             for handled in batch
@@ -87,6 +89,12 @@ class HumanOutput:
             self._started = True
             lines.insert(0, self._lines.header())
         self._write(encoded(lines))
+
+
+def _answer(handled: Handled) -> str:
+    if handled.late:
+        return f"{handled.response.name} late"
+    return handled.response.name if handled.would is None else f"would {handled.would}"
 
 
 def terminal_width() -> int | None:

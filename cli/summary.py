@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from xenintro_cli.style import Style
 
 
-def summary_lines(summary: Summary, *, name: str, nr_vcpus: int, unanswered: int, style: Style) -> list[str]:
+def summary_lines(
+    summary: Summary, *, name: str, nr_vcpus: int, unanswered: int, deadline: float, style: Style
+) -> list[str]:
     """The summary block.
 
     Args:
@@ -19,6 +21,7 @@ def summary_lines(summary: Summary, *, name: str, nr_vcpus: int, unanswered: int
         name: the domain as people call it.
         nr_vcpus: its vCPUs, for the share of guest time.
         unanswered: requests without an answer when the ring was given up.
+        deadline: seconds that a request waited at most.
         style: of the stream it goes to.
     """
 
@@ -44,6 +47,9 @@ def summary_lines(summary: Summary, *, name: str, nr_vcpus: int, unanswered: int
         f"  guest paused {duration(summary.paused_ns)} of {duration(guest_ns)} of vCPU time"
         f" ({100 * summary.paused_ns / guest_ns:.1f} %)"
     )
+    if summary.deadline_missed:
+        missed = f"{_grouped(summary.deadline_missed)} requests waited for the deadline"
+        lines.append(f"  {missed} ({duration(deadline * 1e9)}) and were allowed")
     if summary.policy_errors:
         lines.append(f"  {_grouped(summary.policy_errors)} decisions failed; those events were allowed")
     return lines

@@ -145,6 +145,7 @@ class _Talk:
             name=_called(monitor),
             nr_vcpus=monitor.info.nr_vcpus,
             unanswered=monitor.unanswered,
+            deadline=monitor.deadline,
             style=self._style,
         )
         for line in lines:

@@ -7,7 +7,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from xenintro.codec import decode, encode
-from xenintro.response import ALLOWED
+from xenintro.response import ALLOWED, allow
 from xenintro.stats import Histogram
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ _BATCH = 64
 class Handled(NamedTuple):
     """A request that has been answered. Times are monotonic nanoseconds.
 
-    ``would`` names the answer of a policy that is only observed.
+    ``would`` names the answer of a policy that is only observed. ``late``: this side was too slow, the
+    deadline thread let the event happen, and an answer that came later was dropped.
     """
 
     event: Event
@@ -38,6 +39,7 @@ class Handled(NamedTuple):
     taken_ns: int
     answered_ns: int
     would: str | None = None
+    late: bool = False
 
     @property
     def pause_ns(self) -> int | None:
@@ -53,12 +55,14 @@ class Summary:
             of events.
         shown: events that the observers were given.
         policy_errors: decisions that raised; those events were allowed.
+        deadline_missed: requests that waited for the deadline; those events were allowed.
     """
 
     def __init__(self) -> None:
         self.pauses: dict[str, Histogram] = {}
         self.shown = 0
         self.policy_errors = 0
+        self.deadline_missed = 0
         self._started_ns = monotonic_ns()
         self._ended_ns: int | None = None
 
@@ -83,6 +87,7 @@ class Summary:
 
     def count(self, handled: Handled) -> None:
         """Add one answered request. An asynchronous event paused nobody."""
+        self.deadline_missed += handled.late
         pauses = self.pauses.get(handled.event.reason)
         if pauses is None:
             pauses = self.pauses[handled.event.reason] = Histogram()
@@ -165,12 +170,14 @@ class Session:
                 taken_ns = monotonic_ns()
                 with request:  # whatever happens below, the vCPU runs on
                     event = decode(request.raw, interface)
-                    wish, would = self._wish(event), None
+                    wish = self._wish(event)
+                    would: str | None = None
                     if wish is not None and not self.enforce:
-                        wish, would = None, wish.name
+                        would = wish.name
+                        wish = None
                     response = source.prepare(event, wish)
-                    request.answer(encode(event, response))
-                    batch.append((event, response, taken_ns, would))
+                    if request.answer(encode(event, response)):
+                        batch.append((event, response, taken_ns, would))
         finally:
             source.flush()
         answered_ns = monotonic_ns()
@@ -194,6 +201,12 @@ class Session:
         return response
 
     def _observe(self, batch: list[Handled]) -> None:
+        if missed := self._source.missed():
+            late = [
+                Handled(event, allow(event), since_ns, answered_ns, late=True)
+                for event, since_ns, answered_ns in missed
+            ]
+            batch = [*late, *batch]
         for handled in batch:
             self.summary.count(handled)
         if self._policy_error is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from xenintro.codec import acknowledge
 from xenintro.errors import AlreadyAnsweredError
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from xenintro.abi import Interface
     from xenintro.events import Event
     from xenintro.response import Response
+
+
+class Missed(NamedTuple):
+    """A request that was let happen because nobody answered it in time. Times are monotonic nanoseconds."""
+
+    event: Event
+    since_ns: int
+    answered_ns: int
 
 
 class EventSource(Protocol):
@@ -49,11 +57,18 @@ class EventSource(Protocol):
             XenintroError: it could not be done; nothing was answered.
         """
 
-    def put(self, response: bytes) -> None:
-        """Put an answer to the oldest unanswered request on the ring; `flush` makes it seen."""
+    def put(self, response: bytes) -> bool:
+        """Put an answer to the oldest unanswered request on the ring; `flush` makes it seen.
+
+        Returns:
+            False if that request was let happen meanwhile: the answer is dropped, and `missed` tells of it.
+        """
 
     def flush(self) -> None:
         """Publish all answers and tell the other side; nothing if there are none."""
+
+    def missed(self) -> list[Missed]:
+        """What was let happen since the last call because this side was too slow, oldest first."""
 
 
 class Request:
@@ -70,8 +85,8 @@ class Request:
         self._source = source
         self._answered = False
 
-    def answer(self, response: bytes) -> None:
-        """Answer with a response slot.
+    def answer(self, response: bytes) -> bool:
+        """Answer with a response slot; see `EventSource.put`.
 
         Raises:
             AlreadyAnsweredError: there was an answer before; nothing was sent.
@@ -79,7 +94,7 @@ class Request:
         if self._answered:
             raise AlreadyAnsweredError("this request was answered before", why="one request, one answer")
         self._answered = True
-        self._source.put(response)
+        return self._source.put(response)
 
     def __enter__(self) -> Self:
         return self

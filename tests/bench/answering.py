@@ -13,7 +13,7 @@ from xenintro.codec import decoder, encode
 from xenintro.events import Event, MemAccess
 from xenintro.response import Response, allow
 from xenintro.session import Session
-from xenintro.source import Request
+from xenintro.source import Missed, Request
 from xenintro.xen.ring import Ring
 
 if TYPE_CHECKING:
@@ -90,11 +90,14 @@ class _PageSource:
     def check(self, event: Event, response: Response) -> None:
         """Never called: the policy lets everything happen."""
 
-    def put(self, response: bytes) -> None:
-        self._ring.put(response)
+    def put(self, response: bytes) -> bool:
+        return self._ring.put(response)
 
     def flush(self) -> None:
         self._ring.publish()
+
+    def missed(self) -> list[Missed]:
+        return []
 
     def answered(self) -> int:
         return int(RING_INDICES.unpack_from(self._page)[2])

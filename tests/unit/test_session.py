@@ -14,7 +14,7 @@ from xenintro.codec import acknowledge, decode
 from xenintro.errors import AlreadyAnsweredError, DomainGoneError, IllegalResponseError, XenCallError
 from xenintro.response import Response, allow
 from xenintro.session import Handled, Session
-from xenintro.source import Request
+from xenintro.source import Missed, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +36,8 @@ class Batches:
         self.answers: list[bytes] = []
         self.flushed = 0
         self.prepare_fails_at: int | None = None
+        self.late_at: set[int] = set()
+        self.missing: list[Missed] = []
 
     def wait(self, timeout: float) -> None:
         if not self.batches:
@@ -56,11 +58,19 @@ class Batches:
         if response.name == "illegal":
             raise IllegalResponseError("not legal")
 
-    def put(self, response: bytes) -> None:
-        self.answers.append(response)
+    def put(self, response: bytes) -> bool:
+        late = len(self.taken) in self.late_at
+        self.answers.append(acknowledge(self.taken[-1], V7) if late else response)
+        if late:
+            self.missing.append(Missed(decode(self.taken[-1], V7), 1_000, 251_000_000))
+        return not late
 
     def flush(self) -> None:
         self.flushed = len(self.answers)
+
+    def missed(self) -> list[Missed]:
+        missed, self.missing = self.missing, []
+        return missed
 
 
 def run_to_the_end(session: Session) -> None:
@@ -166,6 +176,22 @@ def test_asynchronous_events_pause_nobody() -> None:
     run_to_the_end(session)
     assert session.summary.pauses["write_ctrlreg"].count == 1
     assert session.summary.paused_ns == 0
+
+
+def test_deadline_a_late_answer_is_dropped_counted_and_shown_as_what_was_sent() -> None:
+    source = Batches([CR3, CPUID], [CR3])
+    source.late_at = {2}
+    seen: list[Handled] = []
+    session = Session(source, decide=lambda event: Response.deny(), observers=[seen.extend])
+    run_to_the_end(session)
+    assert session.summary.deadline_missed == 1
+    assert session.summary.events == 3
+    assert [(one.event.reason, one.response.name, one.late) for one in seen] == [
+        ("cpuid", "allow", True),
+        ("write_ctrlreg", "deny", False),
+        ("write_ctrlreg", "deny", False),
+    ]
+    assert seen[0].pause_ns == session.summary.pauses["cpuid"].max == 250_999_000
 
 
 def test_a_second_answer_is_refused() -> None:

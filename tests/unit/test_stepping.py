@@ -31,7 +31,8 @@ def step(vcpu_id: int = 0) -> Event:
 class Guest:
     def __init__(self, traps: str) -> None:
         self.pages: dict[int, str] = {}
-        self.steps = Stepping(parse_traps(traps), self.pages.__setitem__, can_step=True)
+        self.in_time = True
+        self.steps = Stepping(parse_traps(traps), self.pages.__setitem__, lambda: self.in_time, can_step=True)
 
     def flags(self, event: Event) -> int:
         return self.steps.allow(event).flags

@@ -79,7 +79,7 @@ class Lines:
             "event": event.reason,
             "what": self._what(event),
             "where": where(event),
-            "answer": "-" if answer is None else answer if answer == "allow" else answer.upper(),
+            "answer": "-" if answer is None else answer if answer.startswith("allow") else answer.upper(),
             "pause": "-" if pause_ns is None else format_ns(pause_ns).replace("µ", palette.micro),
         }
         if palette.color:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
-from time import monotonic
+from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING
 
 from xenintro import legality
+from xenintro.codec import decode
 from xenintro.errors import DomainGoneError, ReleaseError, XenintroError
 from xenintro.events import Singlestep
 from xenintro.guest import Guest
 from xenintro.legality import Machine
-from xenintro.source import Request
+from xenintro.source import Missed, Request
 from xenintro.xen.arming import arm, has_singlestep
 from xenintro.xen.attachment import Attachment
+from xenintro.xen.guard import DEFAULT_DEADLINE, check_deadline
 from xenintro.xen.injection import reinject
 from xenintro.xen.journal import Journal
 from xenintro.xen.keeper import Unwatched
+from xenintro.xen.occupied import check_unoccupied
 from xenintro.xen.preflight import check_domain, check_traps, helper_traps, needs_steps, ring_interface
 from xenintro.xen.stepping import Stepping
 from xenintro.xen.teardown import Teardown, release_error
@@ -51,11 +54,14 @@ class Monitor:
         domid: the domain.
         traps: what to ask for.
         watcher: who takes over if this process dies.
+        deadline: seconds after which a thread lets an event happen that nobody has answered.
+        beat: address of a 64-bit word that gets the time while that thread lives; see `Guard`.
 
     Attributes:
         info: the domain as it was when attached.
         guest: what policies are told of it.
         interface: the layout of its ring.
+        deadline: seconds.
         failures: what went wrong in giving the domain back.
         unanswered: requests without an answer then; zero unless a step failed.
 
@@ -64,8 +70,18 @@ class Monitor:
     """
 
     def __init__(
-        self, xc: Xc, domid: int, traps: tuple[Trap, ...], *, watcher: Watcher | None = None
+        self,
+        xc: Xc,
+        domid: int,
+        traps: tuple[Trap, ...],
+        *,
+        watcher: Watcher | None = None,
+        deadline: float = DEFAULT_DEADLINE,
+        beat: int | None = None,
     ) -> None:
+        check_deadline(deadline)
+        self.deadline = deadline
+        self._beat = beat
         self._xc = xc
         self._domid = domid
         self._watcher = watcher or Unwatched()
@@ -74,6 +90,7 @@ class Monitor:
         self.interface = ring_interface(xc)
         capabilities = xc.capabilities(domid)
         check_traps(xc, domid, traps, capabilities)
+        check_unoccupied(xc, self.info)
         self._traps = (*helper_traps(traps, capabilities), *traps)
         self._can_step = has_singlestep(capabilities)
         self._machine = Machine(
@@ -81,7 +98,9 @@ class Monitor:
             singlestep_armed=any(trap.reason == "singlestep" for trap in self._traps),
         )
         self._steps_from_start = needs_steps(traps)
-        self._stepping = Stepping(traps, self._set_access, can_step=self._can_step)
+        self._stepping = Stepping(traps, self._set_access, self._claim, can_step=self._can_step)
+        self._missed: list[Missed] = []  # not shown yet
+        self._unlearned: list[tuple[Event, bool]] = []  # what the stepping does not know yet
         self._changes: list[Change] = []
         self._next_check = 0.0
         self._attachment: Attachment | None = None
@@ -114,6 +133,7 @@ class Monitor:
 
     def wait(self, timeout: float) -> None:
         """See `xenintro.source.EventSource.wait`."""
+        self._learn()
         self._ring().wait(timeout)
         self._watcher.turning()
         now = monotonic()
@@ -133,25 +153,39 @@ class Monitor:
 
     def prepare(self, event: Event, response: Response | None) -> Response:
         """See `xenintro.source.EventSource.prepare`."""
+        if self._ring().ring.after_missed:
+            self._learn()
         if response is None:
             response = self._stepping.allow(event)
         elif isinstance(event, Singlestep):
             self._stepping.close_pages(event.vcpu_id)
-        if response.reinject:
+        if response.reinject and self._claim():
             reinject(self._xc, self._domid, event)
         return response
 
-    def put(self, response: bytes) -> None:
+    def put(self, response: bytes) -> bool:
         """See `xenintro.source.EventSource.put`."""
-        self._ring().put(response)
+        return self._ring().put(response)
 
     def flush(self) -> None:
         """See `xenintro.source.EventSource.flush`."""
         self._ring().flush()
 
+    def missed(self) -> list[Missed]:
+        """See `xenintro.source.EventSource.missed`."""
+        self._collect()
+        missed, self._missed = self._missed, []
+        return missed
+
     # Details
 
     def _start(self, attachment: Attachment) -> None:
+        attachment.guarded(
+            self.deadline,
+            singlestep_always=self._stepping.always,
+            interrupts=self._stepping.interrupts,
+            beat=self._beat,
+        )
         attachment.drain()
         stepping = [Steps(self.info.nr_vcpus)] if self._can_step else []
         changes = [(trap, change_of(trap)) for trap in self._traps]
@@ -191,6 +225,25 @@ class Monitor:
             self._watcher.released()
         else:
             self._journal.close()
+
+    def _claim(self) -> bool:
+        return self._ring().ring.claim(monotonic_ns())
+
+    def _collect(self) -> None:
+        """Take over what the deadline thread has answered."""
+        guard = self._ring().guard
+        assert guard is not None
+        for slot in guard.missed():
+            event = decode(slot.raw, self.interface)
+            self._missed.append(Missed(event, slot.since_ns, slot.answered_ns))
+            self._unlearned.append((event, slot.claimed))
+
+    def _learn(self) -> None:
+        """Before the next request is prepared: the thread may have ended a step, or answered instead."""
+        self._collect()
+        while self._unlearned:
+            event, claimed = self._unlearned.pop(0)
+            self._stepping.missed(event, claimed=claimed)
 
     def _ring(self) -> Attachment:
         assert self._attachment is not None, "not attached"

@@ -28,18 +28,30 @@ class Stepping:
     Args:
         traps: those in force.
         set_access: sets the permission of one page by name (``rwx``).
+        claim: asked before a page is opened; False if the request was answered meanwhile (`Ring.claim`).
         can_step: the host has the monitor trap flag.
+
+    Attributes:
+        always: vCPUs step because somebody asked for it; no answer ends that.
+        interrupts: every answer asks for the next interrupt.
     """
 
     def __init__(
-        self, traps: tuple[Trap, ...], set_access: Callable[[int, str], None], *, can_step: bool
+        self,
+        traps: tuple[Trap, ...],
+        set_access: Callable[[int, str], None],
+        claim: Callable[[], bool],
+        *,
+        can_step: bool,
     ) -> None:
         self._pages = tuple(trap for trap in traps if trap.reason == "mem_access")
         self._set_access = set_access
+        self._claim = claim
         self._can_step = can_step
-        self._always = any(trap.reason == "singlestep" for trap in traps)
-        self._interrupts = any(trap.reason == "interrupt" for trap in traps)
+        self.always = any(trap.reason == "singlestep" for trap in traps)
+        self.interrupts = any(trap.reason == "interrupt" for trap in traps)
         self._open: dict[int, set[int]] = {}  # vcpu_id -> pages open for its step
+        self._begun: int | None = None  # the vCPU whose step began with the last page opened
         self._emulated: dict[int, int] = {}  # vcpu_id -> page of the access emulated last
 
     def allow(self, event: Event) -> Response:
@@ -49,7 +61,7 @@ class Stepping:
             XenintroError: a page's permission could not be changed.
         """
         response = self._stepped(event) or allow(event)
-        if self._interrupts and event.paused:
+        if self.interrupts and event.paused:
             return response.with_flags(Flag(_NEXT_INTERRUPT))
         return response
 
@@ -63,10 +75,32 @@ class Stepping:
             self._emulated[vcpu_id] = event.gfn
         elif isinstance(event, Singlestep):
             self.close_pages(vcpu_id)
-            return ALLOWED if self._always else None
+            return ALLOWED if self.always else None
         elif isinstance(event, EmulUnimplemented) and self._can_step and emulated is not None:
             return self._open_page(vcpu_id, emulated)
         return None
+
+    def missed(self, event: Event, *, claimed: bool) -> None:
+        """The deadline thread has let this event happen: an access was emulated, a step ended.
+
+        Args:
+            event: the event.
+            claimed: the loop had claimed it, so a page may be open for a step that never began.
+
+        Raises:
+            XenintroError: a page's permission could not be changed.
+        """
+        vcpu_id = event.vcpu_id
+        self._emulated.pop(vcpu_id, None)
+        if isinstance(event, MemAccess):
+            self._emulated[vcpu_id] = event.gfn
+        elif not isinstance(event, Singlestep) and not claimed:
+            return
+        never_began = claimed and self._begun == vcpu_id
+        steps_on = vcpu_id in self._open and not isinstance(event, Singlestep) and not never_began
+        self.close_pages(vcpu_id)
+        if steps_on:  # the step that an access before it began is still to be reported
+            self._open[vcpu_id] = set()
 
     def close_pages(self, vcpu_id: int) -> None:
         """The vCPU's step is done: pages that were open for it trap again.
@@ -80,8 +114,11 @@ class Stepping:
                 self._set_access(gfn, left_access(trap))
 
     def _open_page(self, vcpu_id: int, gfn: int) -> Response:
+        if not self._claim():
+            return ALLOWED  # it will be dropped: nothing may go with it
         self._set_access(gfn, OPEN)
-        stepping = vcpu_id in self._open or self._always
+        stepping = vcpu_id in self._open or self.always
+        self._begun = None if vcpu_id in self._open else vcpu_id
         self._open.setdefault(vcpu_id, set()).add(gfn)
         # The flag is a toggle: a vCPU that steps already (its instruction touches two pages) keeps stepping.
         return ALLOWED if stepping else _STEP

@@ -1,0 +1,126 @@
+"""A second way to a monitor's ring: the page, mapped by a process that outlives the monitor.
+
+xc_monitor_enable takes the ring page out of the guest's physmap (xc_vm_event_enable, xc_vm_event.c), so
+after a monitor's death nobody can map it again, and vCPUs that wait inside Xen for a free slot wait for ever.
+A mapping made before that stays good: who has it can answer what the dead monitor did not.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Protocol
+
+from xenintro.errors import XenintroError
+from xenintro.xen._native import ffi
+
+if TYPE_CHECKING:
+    from xenintro.xen.xc import Xc
+
+_HVM_PARAM_MONITOR_RING_PFN = 28  # xen/hvm/params.h
+#: In the padding of the ring's header, which neither Xen nor the ring's macros read.
+_MARK_OFFSET = 56
+_U64 = struct.Struct("=Q")
+
+
+class Watcher(Protocol):
+    """Who takes over if this process dies, and is told what happens to the domain before it happens."""
+
+    @property
+    def beat(self) -> memoryview:
+        """Eight bytes that the deadline thread writes its time to."""
+
+    def taking(self, domid: int) -> None:
+        """Nothing was done to the domain yet."""
+
+    def attached(self, port: int, tag: int) -> None:
+        """The ring exists: Xen's end of its event channel, and the `mark` on its page."""
+
+    def watching(self) -> None:
+        """Traps are on, the domain runs, and the deadline thread beats."""
+
+    def turning(self) -> None:
+        """The loop has come round."""
+
+    def leaving(self) -> None:
+        """The domain is being given back."""
+
+    def released(self) -> None:
+        """Nothing is left to give back."""
+
+
+class Unwatched:
+    """Nobody takes over: the journal and ``xenintro rescue`` remain."""
+
+    beat = memoryview(bytearray(8))
+
+    def taking(self, domid: int) -> None:
+        """See `Watcher`."""
+
+    def attached(self, port: int, tag: int) -> None:
+        """See `Watcher`."""
+
+    def watching(self) -> None:
+        """See `Watcher`."""
+
+    def turning(self) -> None:
+        """See `Watcher`."""
+
+    def leaving(self) -> None:
+        """See `Watcher`."""
+
+    def released(self) -> None:
+        """See `Watcher`."""
+
+
+class Keeper:
+    """The page that will be the domain's monitor ring, mapped before there is a ring.
+
+    Args:
+        xc: an open libxc; closed with the keeper.
+        domid: the domain, without a monitor.
+
+    Attributes:
+        address: of the page.
+        port: Xen's end of the event channel, once adopted.
+
+    Raises:
+        XenintroError: the page cannot be mapped: at the domain's memory limit, for instance.
+    """
+
+    def __init__(self, xc: Xc, domid: int) -> None:
+        self._xc = xc
+        self.port = 0
+        gfn = xc.hvm_param(domid, _HVM_PARAM_MONITOR_RING_PFN)
+        try:
+            self.address = xc.map_page(domid, gfn)
+        except XenintroError:
+            # A monitor before has taken it out of the physmap; xc_monitor_enable would put a page there too.
+            xc.populate(domid, gfn)
+            self.address = xc.map_page(domid, gfn)
+
+    def adopt(self, port: int, tag: int) -> bool:
+        """Take over the ring of a dead monitor; False if it was on another page."""
+        if marked(self.address) != tag:
+            return False
+        self.port = port
+        return True
+
+    def close(self) -> None:
+        """Unmap the page: a mapping keeps a dead domain from being freed."""
+        self._xc.unmap_page(self.address)
+        self._xc.close()
+
+
+def mark(address: int, tag: int) -> None:
+    """Put a number on a ring page by which it is known again."""
+    _U64.pack_into(_page(address), _MARK_OFFSET, tag)
+
+
+def marked(address: int) -> int:
+    """The number on a ring page."""
+    tag: int = _U64.unpack_from(_page(address), _MARK_OFFSET)[0]
+    return tag
+
+
+def _page(address: int) -> memoryview:
+    return memoryview(ffi.buffer(ffi.cast("uint8_t *", address), 4096))
