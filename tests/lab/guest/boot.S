@@ -1,6 +1,6 @@
 /* The lab's guest: a PVH kernel that does what its command line says, word by word.
  *
- * "smp" starts vCPU 1 on the same words, "forever" repeats them, "beat" tells of the progress
+ * "smp" starts all other vCPUs on the same words, "forever" repeats them, "beat" tells of the progress
  * afterwards ("forever" does that too); every other word is a kind of
  * kinds.S. Capital names (N_CR3, R_RBX, ...) are constants of facts.py. %r15 is the vCPU's number
  * throughout. Output goes to port 0xe9, which Xen prints on its console. */
@@ -53,11 +53,10 @@ long_mode:
     movl %eax, forever
     cmpl $0, smp
     je 1f
-    call start_second
+    call start_others
 1:  call run_words
-    movl smp, %eax
-    incl %eax
-2:  pause                               /* the other vCPU finishes too */
+    movl cpus, %eax
+2:  pause                               /* the other vCPUs finish too */
     cmpl %eax, finished
     jb 2b
     call report
@@ -70,8 +69,8 @@ long_mode:
     sti
     jmp rest
 
-ap_entry:                               /* vCPU 1 arrives in long mode: VCPUOP_initialise */
-    movl $1, %r15d
+ap_entry:                               /* the others arrive in long mode: VCPUOP_initialise */
+    movl %ebx, %r15d
     lgdt gdtr
     call cpu_setup
     call run_words
@@ -178,18 +177,29 @@ has_word:
 4:  xorl %eax, %eax
     ret
 
-start_second:
+start_others:                           /* until there is no vCPU of the next number */
     xorl %edi, %edi                     /* VCPUOP_initialise */
-    movl $1, %esi
-    leaq second(%rip), %rdx
+    movl cpus, %esi
+    movl %esi, context_rbx
+    movl %esi, %eax
+    shll $12, %eax
+    addl $(STACKS + 0x1000), %eax
+    movl %eax, context_rsp
+    leaq context(%rip), %rdx
     call HYPERCALLS + 24 * 32           /* vcpu_op */
+    testq %rax, %rax
+    jnz 1f
     movl $1, %edi                       /* VCPUOP_up */
-    movl $1, %esi
+    movl cpus, %esi
     xorl %edx, %edx
-    jmp HYPERCALLS + 24 * 32
+    call HYPERCALLS + 24 * 32
+    incl cpus
+    cmpl $MAX_VCPUS, cpus
+    jb start_others
+1:  ret
 
     .data
-    .globl gdtr, idtr
+    .globl gdtr, idtr, cpus, loops
     .align 16
 gdt:
     .quad 0
@@ -210,10 +220,12 @@ idtr: .word 256 * 16 - 1
     .quad IDT
 
     .align 8
-second:                                 /* struct vcpu_hvm_context, VCPU_HVM_MODE_64B */
+context:                                /* struct vcpu_hvm_context, VCPU_HVM_MODE_64B */
     .long 1, 0
-    .quad 0, 0, 0, 0                    /* rax rcx rdx rbx */
-    .quad STACKS + 0x2000, 0, 0, 0      /* rsp rbp rsi rdi */
+    .quad 0, 0, 0                       /* rax rcx rdx */
+context_rbx: .quad 0                    /* the vCPU's number */
+context_rsp: .quad 0
+    .quad 0, 0, 0                       /* rbp rsi rdi */
     .quad ap_entry, 2, CR0_BOOT, PML4_A, CR4_BOOT, R_MSR_EFER
 
 cmdline: .quad 0
@@ -221,7 +233,8 @@ start_info: .long 0
 smp: .long 0
 forever: .long 0
 finished: .long 0
-loops: .long 0, 0
+cpus: .long 1
+loops: .fill MAX_VCPUS, 4, 0
 counted: .fill COUNTERS, 4, 0
 word_smp: .asciz "smp"
 word_forever: .asciz "forever"

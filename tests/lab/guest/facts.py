@@ -14,7 +14,7 @@ TIMES = {
 #: Physical addresses: plain memory that no one else uses (PML4_B follows PML4_A by a page).
 PLACES = {
     "PML4_A": 0x11_0000, "PML4_B": 0x11_1000, "IDT": 0x40_0000, "TSS": 0x40_1000,
-    "HYPERCALLS": 0x40_2000, "STACKS": 0x40_3000, "PAGE_READ": 0x40_8000,
+    "HYPERCALLS": 0x40_2000, "STACKS": 0x42_0000, "PAGE_READ": 0x40_8000,
     "PAGE_WRITE": 0x40_9000, "PAGE_EXEC": 0x40_A000, "SAMPLES": 0x50_0000,
     "OFF_READ": 0x123, "OFF_WRITE": 0x456, "OFF_EXEC": 0x789,
 }  # fmt: skip
@@ -26,7 +26,7 @@ _VALUES = {
     "SEL_GS": 0x38, "SEL_TSS": 0x40, "ES_BASE": 0x00AB_C000, "ES_LIMIT": 0x4321,
     "MSR_HIGH": 0xFFFF_8000, "MSR_LOW": 0x1234_5000,
     "CPUID_LEAF": 0x4000_0000, "CPUID_SUBLEAF": 0x77,
-    "VECTOR_IPI": 0x50, "VECTOR_BEAT": 0x60, "SAMPLE_COUNT": 0x1000,
+    "VECTOR_IPI": 0x50, "VECTOR_BEAT": 0x60, "SAMPLE_COUNT": 0x1000, "MAX_VCPUS": 16,
 }  # fmt: skip
 
 #: What the kind "regs" sets before its two requests, by the snapshot's own names.

@@ -272,7 +272,7 @@ kinds:
 
     .data
     .align 8
-saved_rsp: .quad 0, 0
+saved_rsp: .fill MAX_VCPUS, 8, 0
 scratch: .quad 0, 0
     .macro msr index, value
     .long \index, \value & 0xffffffff, \value >> 32

@@ -124,7 +124,7 @@ end_of_interrupt:
     wrmsr
     ret
 
-/* A line now and then with both vCPUs' progress: the proof that the guest runs on. Often from a
+/* A line now and then with each vCPU's progress: the proof that the guest runs on. Often from a
  * guest that works; once a second from an idle one, whose seconds pass in no time in Bochs. */
 on_beat:
     .irp register, rax, rbx, rcx, rdx, rsi
@@ -135,10 +135,12 @@ on_beat:
     lock incl beats
     movl beats, %eax
     call put_number
-    movl loops, %eax
+    xorl %ebx, %ebx
+1:  movl loops(,%rbx,4), %eax
     call put_number
-    movl loops + 4, %eax
-    call put_number
+    incl %ebx
+    cmpl cpus, %ebx
+    jb 1b
     call new_line
     call end_of_interrupt
     .irp register, rsi, rdx, rcx, rbx, rax
