@@ -9,13 +9,14 @@ import stat
 import subprocess
 import sys
 import tarfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pexpect
 import pytest
 
 from tests.cli.runner import COMMAND, TIMEOUT, environment, xenintro
-from tests.cli.simulated import Host, simulated_host
+from tests.cli.simulated import Host, interrupted, simulated_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,8 +153,19 @@ def test_what_a_domain_is_like() -> None:
     assert 'altp2m="external"' in found["altp2m"]["fix"]
 
 
+#: Other programs that attach to domain 1 and die when their stdin closes: one of ours, and one that is not.
+_OURS = """
+import os, sys
+from xenintro.traps import parse_traps
+from xenintro.xen.monitor import Monitor
+from xenintro.xen.xc import connect
+with Monitor(connect(sys.argv[1]), 1, parse_traps("cr3")):
+    print("armed", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+"""
 _FOREIGN = """
-import os, sys, time
+import os, sys
 from xenintro.xen.xc import connect
 xc = connect(sys.argv[1])
 xc.monitor_enable(1)
@@ -164,29 +176,68 @@ os._exit(0)
 """
 
 
-def test_a_monitor_that_died() -> None:
-    """One that is none of ours: it leaves a ring, and a vCPU that waits for ever."""
-    with simulated_host() as host:
-        directory = str(host.simulation.directory)
-        with subprocess.Popen(
-            [sys.executable, "-c", _FOREIGN, directory],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(**host.simulation.environment),
-        ) as foreign:
-            assert foreign.stdout is not None
-            assert foreign.stdout.readline() == b"armed\n"
-            assert host.simulation.wait("events", 1)
-            foreign.communicate(b"")
-        outcome = host.run("doctor", "-d", "1", "--format", "jsonl")
-        watched = host.run("watch", "-d", "1", "-e", "cr3")
-    found = {record["id"]: record for record in outcome.records}
-    assert outcome.code == 6
-    assert found["ring"]["level"] == "error"
-    assert found["standing-still"]["what"] == "vcpu 0"
-    assert "xenintro rescue --domid 1" in found["standing-still"]["fix"]
-    assert watched.code == 5
+@contextmanager
+def agent(host: Host, code: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that watches and answers nothing, until it is told to die."""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(host.simulation.directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment(**host.simulation.environment),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"armed\n"
+        assert host.simulation.wait("events", 1)
+        yield process
+        process.communicate(b"")
+
+
+def busy(host: Host) -> dict[str, dict[str, Any]]:
+    """What doctor finds of a domain that cannot be attached to."""
+    outcome = host.run("doctor", "-d", "1", "--format", "jsonl")
+    watched = host.run("watch", "-d", "1", "-e", "cr3")
+    assert (outcome.code, watched.code) == (6, 5), outcome.stdout + watched.stderr
     assert_same_words(watched.error, outcome.records)
+    return {record["id"]: record for record in outcome.records}
+
+
+@pytest.mark.parametrize("code", [_OURS, _FOREIGN], ids=["ours", "foreign"])
+def test_another_agent(code: str) -> None:
+    with simulated_host() as host:
+        with agent(host, code) as process:
+            found = busy(host)
+            assert found["ring"]["level"] == "error"
+            assert f"process {process.pid}" in found["ring"]["detail"]
+        found = busy(host)
+        assert found["ring"]["fix"].endswith("xenintro rescue --domid 1")
+        assert found["standing-still"]["what"] == "vcpu 0"
+        assert found["standing-still"]["fix"].endswith("xenintro rescue --domid 1")
+        assert host.run("rescue", "-d", "1").code == 0
+        assert host.run("doctor", "-d", "1").code == 0
+        before = host.retired()
+        assert host.simulation.wait("retired", max(before) + 100, timeout=20), "the guest does not run"
+
+
+def test_a_watched_guest_does_not_stand_still(host: Host) -> None:
+    watch = host.start("watch", "-d", "1", "-e", "cr3")
+    try:
+        assert host.simulation.wait("answered", 1)
+        found = busy(host)
+        assert "standing-still" not in found
+    finally:
+        assert interrupted(watch).code == 0
+
+
+def test_a_bundle_has_what_a_dead_monitor_left(tmp_path: Path) -> None:
+    path = tmp_path / "b.tar.gz"
+    with simulated_host() as host:
+        with agent(host, _OURS):
+            pass
+        assert bundle_of(host, path).code == 6
+    with tarfile.open(path) as archive:
+        (journal,) = (name for name in archive.getnames() if name.startswith("b/journal/"))
+        text = archive.extractfile(journal).read().decode()  # type: ignore[union-attr]
+    assert '"write_ctrlreg"' in text
 
 
 def test_piped_output_is_plain_and_unwrapped(host: Host) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -31,7 +32,7 @@ from xenintro.xen.statedir import (
 from xenintro.xen.undo import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from xenintro.xen.domains import DomainInfo
     from xenintro.xen.xc import Xc
@@ -41,7 +42,7 @@ _log = logging.getLogger(__name__)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 #: The first line, always as long as this; Xen counts up to 255 pauses.
-_PAUSES = '{{"pauses":{:3}}}\n'
+_PAUSES = '{{"pauses":{:3},"maybe":{}}}\n'
 _decode_change = msgspec.json.Decoder(Change).decode
 
 
@@ -73,7 +74,8 @@ class Entries:
 
     Attributes:
         header: None if its process died before it touched the domain.
-        pauses: taken and not given back; at most one more than in truth.
+        pauses: taken and not given back, for certain.
+        maybe: 1 while one more is being taken or given back.
         port: Xen's end of the ring's event channel, None until there was one.
         changes: in the order they were made.
         unknown: whether there are lines that only a newer xenintro understands.
@@ -82,6 +84,7 @@ class Entries:
     def __init__(self, header: Header | None = None) -> None:
         self.header = header
         self.pauses = 0
+        self.maybe = 0
         self.port: int | None = None
         self.changes: list[Change] = []
         self.unknown = False
@@ -92,7 +95,8 @@ class Entries:
         entries = cls()
         lines = data.split(b"\n")[:-1]
         try:
-            entries.pauses = msgspec.json.decode(lines[0])["pauses"]
+            counts = msgspec.json.decode(lines[0])
+            entries.pauses, entries.maybe = counts["pauses"], counts["maybe"]
             entries.header = msgspec.json.decode(lines[1], type=Header)
         except (IndexError, KeyError, TypeError, msgspec.DecodeError):
             return cls()
@@ -142,7 +146,7 @@ class Journal:
         journal = cls._locked(info, create=True)
         if journal.entries.is_about(info):
             journal.close()
-            raise _left(info, journal)
+            raise _left(info, journal.path)
         try:
             journal.start(info, interface)
         except BaseException:
@@ -169,6 +173,7 @@ class Journal:
         else:
             journal = cls._locked(info, create=False)
         if journal.entries.is_about(info):
+            journal._take_over_pauses()
             return journal
         _log.info("%s is about a past life of the domain, removed", journal.path)
         journal.remove()
@@ -194,7 +199,7 @@ class Journal:
         with writing(self.path):
             os.ftruncate(self._fd, 0)
             self._end = 0
-            self._append(_PAUSES.format(0).encode() + msgspec.json.encode(header) + b"\n")
+            self._append(_PAUSES.format(0, 0).encode() + msgspec.json.encode(header) + b"\n")
             os.fsync(self._fd)
             sync_directory(self.path.parent)
         self.entries = Entries(header)
@@ -221,21 +226,44 @@ class Journal:
             self._append(msgspec.json.encode({"port": port}) + b"\n")
         self.entries.port = port
 
-    def pausing(self) -> None:
-        """Count a pause, before it is taken.
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Around a call that pauses the domain.
 
         Raises:
-            XenintroError: it cannot be written.
+            XenintroError: it cannot be noted; the call was not made.
+        """
+        with self.pausing_meanwhile():
+            yield
+            self.entries.pauses += 1
+
+    @contextmanager
+    def pausing_meanwhile(self) -> Iterator[None]:
+        """Around a call that pauses the domain while it works.
+
+        Raises:
+            XenintroError: it cannot be noted; the call was not made.
         """
         with writing(self.path):
-            self._count(self.entries.pauses + 1)
-
-    def unpaused(self) -> None:
-        """Count a pause that was given back, or not taken after all."""
+            self._count(maybe=1)
         try:
-            self._count(max(self.entries.pauses - 1, 0))
-        except OSError as error:  # a rescue would ask Xen once more than needed
-            _log.warning("%s: %s", self.path, error)
+            yield
+        finally:
+            self._certain()
+
+    @contextmanager
+    def unpausing(self) -> Iterator[None]:
+        """Around a call that takes one pause back."""
+        with writing(self.path):
+            self.entries.pauses -= 1
+            self._count(maybe=1)
+        try:
+            yield
+        except BaseException:
+            self.entries.pauses += 1
+            raise
+        finally:
+            self._certain()
 
     def remove(self) -> None:
         """The domain is as it was: there is nothing left to undo."""
@@ -258,10 +286,27 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._end += written
 
-    def _count(self, pauses: int) -> None:
+    def _take_over_pauses(self) -> None:
+        """Nobody knows whether the last pause was taken. Xen tells only if somebody paused the domain.
+
+        Where nobody else had, one given back too many does no harm: Xen refuses it.
+        """
+        entries = self.entries
+        if entries.maybe and entries.header is not None and not entries.header.paused:
+            entries.pauses += 1
+        with writing(self.path):
+            self._count(maybe=0)
+
+    def _certain(self) -> None:
+        try:
+            self._count(maybe=0)
+        except OSError as error:  # a rescue would take it for possible, not for certain
+            _log.warning("%s: %s", self.path, error)
+
+    def _count(self, *, maybe: int) -> None:
         # The page cache outlives the process; after a crash of the host there is no domain to unpause.
-        os.pwrite(self._fd, _PAUSES.format(pauses).encode(), 0)
-        self.entries.pauses = pauses
+        os.pwrite(self._fd, _PAUSES.format(self.entries.pauses, maybe).encode(), 0)
+        self.entries.maybe = maybe
 
 
 def forget_the_gone(xc: Xc) -> None:
@@ -300,9 +345,9 @@ def _busy(info: DomainInfo, pid: int | None) -> DomainBusyError:
     )
 
 
-def _left(info: DomainInfo, journal: Journal) -> DomainBusyError:
+def _left(info: DomainInfo, path: Path) -> DomainBusyError:
     return DomainBusyError(
         f"{called(info)} was not given back",
-        why=f"the xenintro that had it is gone, and what it left is in {journal.path}",
+        why=f"the xenintro that had it is gone, and what it left is in {path}",
         hint=f"bring the domain back first: xenintro rescue --domid {info.domid}",
     )

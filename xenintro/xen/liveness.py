@@ -7,8 +7,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from xenintro.errors import DomainBusyError
+from xenintro.errors import DomainBusyError, XenintroError
 from xenintro.xen.domains import called
+from xenintro.xen.evtchn import EventChannel
 from xenintro.xen.preflight import ring_in_use
 from xenintro.xen.statedir import holder, state_files
 
@@ -46,16 +47,24 @@ class Process(NamedTuple):
     name: str
 
 
-def check_nobody_watches(xc: Xc, info: DomainInfo) -> None:
+def check_nobody_watches(xc: Xc, info: DomainInfo, port: int | None) -> None:
     """Pass if the domain has no ring, or nobody who could own it lives.
 
-    Linux does not tell whose page a process has mapped: one that watches another domain is taken for the
-    owner too, unless it is a xenintro.
+    A ring of ours is known by its event channel, which is free when its monitor is dead. Of others Linux does
+    not tell whose pages they have mapped: who watches another domain is taken for the owner too, unless it
+    is a xenintro.
+
+    Args:
+        xc: an open libxc.
+        info: the domain.
+        port: Xen's end of the event channel of a ring that we had.
 
     Raises:
         DomainBusyError: names the process.
     """
     if ring_in_use(xc, info.domid) is False:
+        return
+    if port is not None and _is_free(xc, info.domid, port):
         return
     owner = next(_monitors(info.domid), None)
     if owner is not None:
@@ -64,6 +73,15 @@ def check_nobody_watches(xc: Xc, info: DomainInfo) -> None:
             why=f"it has a monitor ring, and {owner.name} (process {owner.pid}) looks like a monitor",
             hint=f"end it; if it watches another domain: xenintro rescue --domid {info.domid} --force",
         )
+
+
+def _is_free(xc: Xc, domid: int, port: int) -> bool:
+    try:
+        with EventChannel(xc.library) as channel:
+            channel.bind(domid, port)
+    except XenintroError:
+        return False
+    return True
 
 
 def _monitors(domid: int) -> Iterator[Process]:
@@ -93,7 +111,7 @@ def _simulator_of(process: Path) -> str | None:
 def _maps_a_ring(process: Path, domid: int, *, simulated: bool) -> bool:
     maps = (process / "maps").read_text(errors="replace")
     if simulated:
-        return f"memfd:xenintro-ring-{domid} " in maps
+        return f"memfd:xenintro-guest-{domid} " in maps
     return "/dev/xen/privcmd" in maps and any(
         (descriptor.readlink().name == "evtchn") for descriptor in (process / "fd").iterdir()
     )

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
-from xenintro.xen.failures import failure
+from xenintro.errors import XenintroError
+from xenintro.xen.occupied import check_unoccupied
 from xenintro.xen.probe.finding import Finding, failed
+from xenintro.xen.standstill import standing_still
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xenintro.xen.domains import DomainInfo
+    from xenintro.xen.xc import Xc
 
 
-def agent(info: DomainInfo, ring: bool | None, still: list[int]) -> Iterator[Finding]:
-    """The findings about other agents.
-
-    Args:
-        info: the domain.
-        ring: whether it has a monitor ring, None if Xen does not tell.
-        still: vCPUs that could run and do not.
-    """
-    if ring:
-        error = failure("xc_monitor_enable", errno.EBUSY, info.domid)
+def agent(xc: Xc, info: DomainInfo) -> Iterator[Finding]:
+    """The findings about other agents of a domain."""
+    try:
+        known = check_unoccupied(xc, info)
+    except XenintroError as error:
         yield failed("ring", "domain", "other agent", error)
-    elif ring is None:
-        yield Finding("ring", "domain", "info", "other agent", "this release does not tell")
     else:
-        yield Finding("ring", "domain", "ok", "other agent", "none")
+        level, detail = ("ok", "none") if known else ("info", "none of ours; this release tells of no other")
+        yield Finding("ring", "domain", level, "other agent", detail)
+    still = standing_still(xc, info)
     if still:
-        vcpus = f"vcpu {', '.join(map(str, still))}"
-        yield Finding(
-            *(
-                "standing-still",
-                "domain",
-                "warn",
-                vcpus,
-                "stands still, as if waiting for an answer nobody gives",
-            ),
-            fix=f"xenintro rescue --domid {info.domid}",
-        )
+        detail = "stands still, as if waiting for an answer that nobody gives"
+        fix = f"if its monitor is dead: xenintro rescue --domid {info.domid}"
+        yield Finding("standing-still", "domain", "warn", f"vcpu {', '.join(map(str, still))}", detail, fix)

@@ -11,12 +11,10 @@ from xenintro.xen.preflight import (
     check_traps,
     helper_traps,
     page_permissions,
-    ring_in_use,
     ring_interface,
 )
 from xenintro.xen.probe.agent import agent
 from xenintro.xen.probe.finding import Finding, failed
-from xenintro.xen.standstill import standing_still
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,8 +50,7 @@ def findings(xc: Xc, choose: Callable[[Xc], int], traps: tuple[Trap, ...]) -> It
     except XenintroError as error:
         yield failed("capabilities", "domain", "events", error)
         return
-    still = standing_still(xc, info)
-    yield from agent(info, ring_in_use(xc, domid), still)
+    yield from agent(xc, info)
 
 
 def _vcpus(xc: Xc, info: DomainInfo) -> Iterator[Finding]:
