@@ -309,6 +309,24 @@ class Journal:
         self.entries.maybe = maybe
 
 
+def check_free(info: DomainInfo) -> None:
+    """What `Journal.begin` would raise; nothing is locked or written. For `xenintro.xen.occupied`.
+
+    Raises:
+        DomainBusyError: a process of ours has the domain, or died and left something to undo.
+    """
+    path = state_file(info.uuid)
+    pid = holder(path)
+    if pid is not None:
+        raise _busy(info, pid)
+    try:
+        entries = Entries.parse(path.read_bytes())
+    except OSError:
+        return
+    if entries.is_about(info):
+        raise _left(info, path)
+
+
 def forget_the_gone(xc: Xc) -> None:
     """Remove what dead processes left about domains that are no more."""
     for path in state_files():

@@ -27,7 +27,7 @@ def check_unoccupied(xc: Xc, info: DomainInfo) -> bool:
     check_free(info)
     ring = ring_in_use(xc, info.domid)
     if ring:
-        check_nobody_watches(xc, info)
+        check_nobody_watches(xc, info, None)
         raise DomainBusyError(
             f"{called(info)} has the ring of a monitor that is gone",
             why="no process here looks like its monitor",

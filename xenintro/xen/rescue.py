@@ -130,7 +130,7 @@ def needs_rescue(xc: Xc, info: DomainInfo) -> bool:
 
 def _check_nobody_watches(xc: Xc, info: DomainInfo, journal: Journal | None) -> None:
     try:
-        check_nobody_watches(xc, info)
+        check_nobody_watches(xc, info, journal.entries.port if journal is not None else None)
     except DomainBusyError:
         if journal is not None and journal.entries.port is None:
             # It died before it had a ring, and the ring there is another's: only the pauses are its own.
@@ -147,10 +147,10 @@ def take_pauses_back(xc: Xc, info: DomainInfo, journal: Journal) -> int:
     """
     taken_back = 0
     for _ in range(journal.entries.pauses):
-        if domain_info(xc, info.domid, named=False).paused:
-            xc.unpause(info.domid)
-            taken_back += 1
-        journal.unpaused()
+        with journal.unpausing():
+            if domain_info(xc, info.domid, named=False).paused:
+                xc.unpause(info.domid)
+                taken_back += 1
     return taken_back
 
 
@@ -205,12 +205,8 @@ class _Rescue:
 
         The domain does not run until that ring is there: traps without one crash the guest on some releases.
         """
-        self._journal.pausing()
-        try:
+        with self._journal.pausing():
             self._xc.pause(self._info.domid)
-        except XenintroError:
-            self._journal.unpaused()
-            raise
         try:
             self._take_away_ring()
             self._free_vcpus()
@@ -219,8 +215,8 @@ class _Rescue:
             tried(self._unpause, self._failures)
 
     def _unpause(self) -> None:
-        self._xc.unpause(self._info.domid)
-        self._journal.unpaused()
+        with self._journal.unpausing():
+            self._xc.unpause(self._info.domid)
 
     def _attach(self, keeper: Kept | None = None) -> Attachment:
         return Attachment(self._xc, self._info, self._interface, self._journal, keeper)
