@@ -36,6 +36,8 @@ _SAME = [
     (str(xc._SINGLE_STEP_OFF), "XEN_DOMCTL_DEBUG_OP_SINGLE_STEP_OFF"),
     (str(xc._SINGLE_STEP_ON), "XEN_DOMCTL_DEBUG_OP_SINGLE_STEP_ON"),
     (str(xenstore._READ), "XS_READ"),
+    (str(xenstore._WATCH), "XS_WATCH"),
+    (str(xenstore._WATCH_EVENT), "XS_WATCH_EVENT"),
     (str(xenstore._HEADER.size), "sizeof(struct xsd_sockmsg)"),
     (str(xenstore._PAYLOAD_MAX), "XENSTORE_PAYLOAD_MAX"),
     ("1", f"(sizeof(xc_domaininfo_t) <= {xc._GETDOMAININFO_ROOM})"),

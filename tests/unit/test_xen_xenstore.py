@@ -79,3 +79,68 @@ def test_a_broken_xenstored_is_no_xenstored(xenstored, raw):
     with XenStore() as store:
         assert store.read("/local/domain/1/name") is None
         assert store.read("/local/domain/1/name") is None
+
+
+WATCH, EVENT = 4, 15
+
+
+def message(kind, *words):
+    payload = "".join(f"{word}\0" for word in words).encode()
+    return HEADER.pack(kind, 0, 0, len(payload)) + payload
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch):
+    """A store, and the other end of its connection."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(1)
+        with XenStore(path) as store:
+            connection, _ = server.accept()
+            with connection:
+                yield store, connection
+
+
+def test_watches_are_told_without_waiting(pair):
+    store, xenstored = pair
+    xenstored.sendall(message(WATCH, "OK") + message(EVENT, "@releaseDomain", "mine"))
+    assert store.watch("@releaseDomain", "mine")
+    assert xenstored.recv(100) == message(WATCH, "@releaseDomain", "mine")
+    assert store.events() == [("@releaseDomain", "mine")]
+    assert store.events() == []
+    assert store.fileno() is not None
+
+
+def test_a_watch_that_fires_before_an_answer_is_kept(pair):
+    store, xenstored = pair
+    value = HEADER.pack(READ, 0, 0, 4) + b"tiny"
+    xenstored.sendall(message(EVENT, "/a", "t") + value + message(EVENT, "/a/b", "t"))
+    assert store.read("/x") == "tiny"
+    assert store.events() == [("/a", "t"), ("/a/b", "t")]
+
+
+def test_events_come_in_any_pieces(pair):
+    store, xenstored = pair
+    seen = []
+    for byte in message(EVENT, "@releaseDomain", "") * 2:
+        xenstored.sendall(bytes([byte]))
+        seen += store.events()
+    assert seen == [("@releaseDomain", "")] * 2
+
+
+def test_a_xenstored_that_goes_away_leaves_no_descriptor(pair):
+    store, xenstored = pair
+    xenstored.sendall(message(EVENT, "/a", "t") + b"half")
+    xenstored.close()
+    assert store.events() == [("/a", "t")]
+    assert store.fileno() is None
+    assert store.events() == []
+    assert not store.watch("/a")
+
+
+def test_a_refused_watch(pair):
+    store, xenstored = pair
+    xenstored.sendall(message(ERROR, "EINVAL"))
+    assert not store.watch("nonsense")
+    assert store.fileno() is not None

@@ -102,7 +102,7 @@ def _destroy(client: Client, domain: Domain) -> int:
 
 @handles("xc_domain_shutdown")
 def _shutdown(client: Client, domain: Domain, reason: int) -> int:
-    domain.shutdown = reason
+    domain.shut_down(reason)
     return 0
 
 

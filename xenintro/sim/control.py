@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 Condition = Callable[[], bool]
 
+_SUSPEND = 2  # SHUTDOWN_suspend
+
 
 def obey(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
     """Carry out an order: ``do`` and its arguments; ``domid`` is 1 unless given.
@@ -38,6 +40,9 @@ def condition(machine: Machine, order: dict[str, Any]) -> Condition:
         return lambda: all(vcpu.retired >= count for vcpu in vcpus)
     if what == "stuck":
         return lambda: len(machine.stuck()) >= count
+    if what == "asleep":
+        vcpus = _domain(machine, order).vcpus
+        return lambda: sum(vcpu.waiting for vcpu in vcpus) >= count
     if what == "attached":
         return lambda: _domain(machine, order).ring is not None
     if what == "broken":
@@ -66,6 +71,28 @@ def _destroy(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
 
 def _crash(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
     _domain(machine, order).crash()
+    return {}
+
+
+def _shutdown(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
+    _domain(machine, order).shut_down(int(order.get("reason", 0)))
+    return {}
+
+
+def _suspend(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
+    """What saving and migrating begin with."""
+    _domain(machine, order).shut_down(_SUSPEND)
+    return {}
+
+
+def _resume(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
+    """A suspended domain goes on: it was only a snapshot, or the migration failed."""
+    _domain(machine, order).shutdown = None
+    return {}
+
+
+def _mem_limit(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
+    _domain(machine, order).pages.spare = int(order.get("spare", 0))
     return {}
 
 
@@ -117,7 +144,11 @@ ORDERS: dict[str, Callable[[Machine, dict[str, Any]], dict[str, Any]]] = {
     "report": _report,
     "destroy": _destroy,
     "crash": _crash,
+    "shutdown": _shutdown,
+    "suspend": _suspend,
+    "resume": _resume,
     "reboot": _reboot,
+    "mem-limit": _mem_limit,
     "pause": _pause,
     "unpause": _unpause,
     "fault": _fault,

@@ -141,8 +141,14 @@ class Domain:
                 vcpu.view = 0
 
     def crash(self) -> None:
-        """domain_crash: vCPUs stop, everything else stays as it is."""
-        self.shutdown = SHUTDOWN_CRASH
+        """domain_crash."""
+        self.shut_down(SHUTDOWN_CRASH)
+
+    def shut_down(self, reason: int) -> None:
+        """domain_shutdown: vCPUs stop, everything else stays as it is."""
+        if self.shutdown is None:
+            self.shutdown = reason
+            self.machine.deaths += 1
 
     def close(self) -> None:
         """Free it."""

@@ -42,6 +42,7 @@ class Machine:
         answer_times: nanoseconds from a request's posting to its response being consumed.
         events, answered: requests posted, and requests that got their response.
         by_reason: `events` by reason.
+        deaths, births: how often domains were destroyed, crashed or shut down (VIRQ_DOM_EXC), or were made.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Machine:
         self.answered = 0
         self.answer_times = Histogram()
         self.by_reason: dict[str, int] = {}
+        self.deaths = self.births = 0
         self._vcpus = vcpus
         self._next_domid = 3
         self._next_port = 5
@@ -195,7 +197,10 @@ class Machine:
 
     def destroy(self, domain: Domain) -> None:
         """domain_kill: the ring goes, the domain too unless someone maps a page of it."""
+        if domain.dying:
+            return
         domain.dying = True
+        self.deaths += 1
         domain.drop_ring()
 
     def forget(self, domain: Domain) -> None:
@@ -209,6 +214,7 @@ class Machine:
         fresh = self._guest(self._next_domid)
         self._next_domid += 1
         self.domains[fresh.domid] = fresh
+        self.births += 1
         return fresh
 
     # Report.

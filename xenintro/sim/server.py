@@ -56,6 +56,7 @@ class Server:
         """Serve."""
         while not self._stopping:
             wait = self.machine.turn()
+            self.xenstore.look()
             if self._waiting:
                 wait = self._tell_waiting(wait)
             if self._dead_since or any(d.dying for d in self.machine.domains.values()):
@@ -170,8 +171,6 @@ class Server:
             answer = control.obey(self.machine, order)
         except (KeyError, TypeError, ValueError, OSError) as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
-        if order["do"] in ("destroy", "reboot", "crash"):
-            self.xenstore.changed()
         wire.send(connection, wire.Result(0, json.dumps(answer).encode()))
 
     def _tell_waiting(self, wait: float | None) -> float | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import socket
-
     from xenintro.sim.machine import Machine
 
 _HEADER = struct.Struct("=IIII")  # type, req_id, tx_id, len
@@ -24,6 +23,8 @@ class Xenstore:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._sessions: list[Session] = []
+        self._seen = (0, 0)
+        self._tree = self.tree()
 
     def open(self, connection: socket.socket) -> Session:
         """A new client."""
@@ -36,11 +37,20 @@ class Xenstore:
         self._sessions.remove(session)
         session.connection.close()
 
-    def changed(self) -> None:
-        """A domain was released: fire the watches that clients keep for it."""
+    def look(self) -> None:
+        """Fire the watches for what has happened since the last time."""
+        machine = self._machine
+        happened = machine.deaths, machine.births
+        if happened == self._seen:
+            return
+        before, self._tree = self._tree, self.tree()
+        special = ("@releaseDomain", "@introduceDomain")
+        paths = [path for path, now, then in zip(special, happened, self._seen, strict=True) if now != then]
+        paths += sorted({node for node, _ in before.items() ^ self._tree.items()})
+        self._seen = happened
         for session in self._sessions:
-            session.fire("@releaseDomain")
-            session.fire("@introduceDomain")
+            for path in paths:
+                session.fire(path)
 
     def tree(self) -> dict[str, str]:
         """Every node with its value."""
@@ -87,12 +97,14 @@ class Session:
     def fire(self, path: str) -> None:
         """Tell the client that a watched path changed."""
         for watched, token in self._watches:
-            if watched == path:
+            if watched == path or path.startswith(f"{watched.rstrip('/')}/"):
                 self._send(_WATCH_EVENT, 0, 0, f"{path}\0{token}\0".encode())
 
     def _send(self, kind: int, request: int, transaction: int, body: bytes) -> None:
         with contextlib.suppress(OSError):
-            self.connection.sendall(_HEADER.pack(kind, request, transaction, len(body)) + body)
+            # A client that does not read loses what it does not take: nobody else may wait for it.
+            packet = _HEADER.pack(kind, request, transaction, len(body)) + body
+            self.connection.send(packet, socket.MSG_DONTWAIT)
 
     def _answer(self, kind: int, request: int, transaction: int, body: bytes) -> None:
         words = body.rstrip(b"\0").decode("ascii", "replace").split("\0")
@@ -119,10 +131,12 @@ class Session:
             self._send(_ERROR, request, transaction, b"EACCES\0")
 
     def _watch(self, kind: int, request: int, watch: tuple[str, str]) -> None:
-        if kind == _UNWATCH:
-            if watch in self._watches:
-                self._watches.remove(watch)
+        if kind == _UNWATCH and watch in self._watches:
+            self._watches.remove(watch)
             self._send(kind, request, 0, _OK)
+            return
+        if kind == _UNWATCH or watch in self._watches:
+            self._send(_ERROR, request, 0, b"ENOENT\0" if kind == _UNWATCH else b"EEXIST\0")
             return
         self._watches.append(watch)
         self._send(kind, request, 0, _OK)

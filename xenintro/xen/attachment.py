@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,10 +18,9 @@ from xenintro.xen.guard import Guard, InjectTarget
 from xenintro.xen.keeper import mark
 from xenintro.xen.ring import Ring
 from xenintro.xen.teardown import release_error, tried
+from xenintro.xen.xenstore import DOMAIN_GONE, XenStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from xenintro.abi import Interface
     from xenintro.xen.journal import Journal
     from xenintro.xen.xc import Xc
@@ -88,6 +86,10 @@ class Attachment:
         self.guard: Guard | None = None
         self._put = 0
         self.unanswered = 0
+        # Before the domain is paused: a xenstored that hangs costs a second or two.
+        self._store = XenStore()
+        self._store.watch(DOMAIN_GONE)
+        self._store_fd: int | None = None
         try:
             if kept is None:
                 self._make()
@@ -101,7 +103,7 @@ class Attachment:
     def _make(self) -> None:
         self.pause()
         # libxc pauses the domain too, and a process can die in the middle of that.
-        with self._noted():
+        with self._journal.pausing_meanwhile():
             self._address, remote_port = self._xc.monitor_enable(self._domid)
         self.enabled = True
         self._journal.note_port(remote_port)
@@ -137,7 +139,10 @@ class Attachment:
                     raise
                 sleep(_REBIND_STEP)  # the dead monitor's end is not closed yet
             else:
-                return
+                break
+        self._store_fd = self._store.fileno()
+        if self._store_fd is not None:
+            self._channel.also(self._store_fd)
 
     def mark(self) -> tuple[int, int]:
         """Xen's end of the event channel, and a number on the page by which the ring is known again."""
@@ -176,36 +181,29 @@ class Attachment:
 
     def pause(self) -> None:
         """Pause the domain; `release` takes every pause back."""
-        self._journal.pausing()
-        try:
+        with self._journal.pausing():
             self._xc.pause(self._domid)
-        except BaseException:
-            self._journal.unpaused()
-            raise
         self._pauses += 1
 
     def unpause(self) -> None:
         """Take back one `pause`, if there is one: others may have paused the domain too."""
         if self._pauses:
-            self._xc.unpause(self._domid)
+            with self._journal.unpausing():
+                self._xc.unpause(self._domid)
             self._pauses -= 1
-            self._journal.unpaused()
 
-    @contextmanager
-    def _noted(self) -> Iterator[None]:
-        """A pause in the journal, for a call that pauses the domain while it works."""
-        self._journal.pausing()
-        try:
-            yield
-        finally:
-            self._journal.unpaused()
-
-    def wait(self, timeout: float) -> None:
-        """Return when the channel rang, or after ``timeout`` seconds."""
+    def wait(self, timeout: float) -> bool:
+        """Return when the channel rang or a domain died, or after ``timeout`` seconds; whether one died."""
         port = self.channel.wait(timeout)
         if port is not None:
             # Unmask before draining: a request that comes meanwhile rings again.
             self.channel.unmask(port)
+            return False
+        died = bool(self._store.events())
+        if self._store_fd is not None and self._store.fileno() is None:
+            self.channel.not_also(self._store_fd)
+            self._store_fd = None
+        return died
 
     def put(self, response: bytes) -> bool:
         """Put a response on the ring, unseen until `flush`; False if it came too late and was dropped."""
@@ -309,3 +307,4 @@ class Attachment:
         if self._channel is not None:
             channel, self._channel = self._channel, None
             channel.close()
+        self._store.close()

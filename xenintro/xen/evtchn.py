@@ -44,8 +44,9 @@ class EventChannel:
         self._handle: Any = library.call("xenevtchn_open")(library.quiet_logger, 0)
         if not self._handle:
             raise failure("xenevtchn_open", library.errno)
+        self._fd = self.fileno()
         self._poll = select.poll()
-        self._poll.register(self.fileno(), select.POLLIN)
+        self._poll.register(self._fd, select.POLLIN)
 
     def __enter__(self) -> Self:
         return self
@@ -68,9 +69,18 @@ class EventChannel:
         """The file descriptor to poll for input."""
         return self._call("xenevtchn_fd")
 
+    def also(self, fd: int) -> None:
+        """Let `wait` return when there is input on another descriptor too."""
+        self._poll.register(fd, select.POLLIN)
+
+    def not_also(self, fd: int) -> None:
+        """Take back `also`, before the descriptor is closed."""
+        self._poll.unregister(fd)
+
     def wait(self, timeout: float) -> int | None:
         """The local port that rings within ``timeout`` seconds, or None. It stays masked until `unmask`."""
-        return self._call("xenevtchn_pending") if self._poll.poll(timeout * 1000) else None
+        ready = [fd for fd, _ in self._poll.poll(timeout * 1000)]
+        return self._call("xenevtchn_pending") if self._fd in ready else None
 
     def pending(self) -> int | None:
         """The local port that was rung, or None; never waits."""
