@@ -47,7 +47,7 @@ def test_mistakes_in_the_command_exit_2(args: tuple[str, ...], words: str) -> No
     assert "Traceback" not in outcome.stderr
 
 
-@pytest.mark.parametrize("verb", ["list", "doctor", "watch", "decode", "demo", "sim"])
+@pytest.mark.parametrize("verb", ["list", "doctor", "watch", "decode", "rescue", "demo", "sim"])
 def test_every_verb_has_help(verb: str) -> None:
     outcome = xenintro(verb, "--help")
     assert outcome.code == 0

@@ -47,7 +47,7 @@ class Process(NamedTuple):
     name: str
 
 
-def check_nobody_watches(xc: Xc, info: DomainInfo, port: int | None) -> None:
+def check_nobody_watches(xc: Xc, info: DomainInfo, port: int | None = None) -> None:
     """Pass if the domain has no ring, or nobody who could own it lives.
 
     A ring of ours is known by its event channel, which is free when its monitor is dead. Of others Linux does
