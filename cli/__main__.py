@@ -26,6 +26,8 @@ VERBS = {
     "doctor": Verb("Look", "check this host, or one domain, and say what to fix"),
     "watch": Verb("Look", "print events as they happen"),
     "decode": Verb("Look", "print the requests on a raw ring page"),
+    "serve": Verb("Operate", "run as a service for one domain"),
+    "ctl": Verb("Operate", "status, reload, mode, tail of a running service"),
     "rescue": Verb("Operate", "release a domain whose watcher died"),
     "demo": Verb("Try", "watch a simulated guest; needs no Xen"),
     "sim": Verb("Try", "run any command against a simulated Xen"),

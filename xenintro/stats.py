@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 #: Each power of two is cut into 16: a percentile is at most 6 % too high.
 _SUB_BITS = 4
 _SUB = 1 << _SUB_BITS
@@ -41,6 +48,36 @@ class Histogram:
             if seen >= rank:
                 return min(_upper_bound(bucket), self.max)
         return self.max
+
+    def below(self, limits: Sequence[int]) -> list[int]:
+        """How many values were less than each limit; limits ascend and are powers of two, 32 or more."""
+        counts = [0] * len(limits)
+        for bucket, count in self._buckets.items():
+            at = bisect_right(limits, _upper_bound(bucket))
+            if at < len(counts):
+                counts[at] += count
+        return list(accumulate(counts))
+
+    def add(self, other: Histogram) -> None:
+        """Count everything that another has counted."""
+        self.count += other.count
+        self.total += other.total
+        self.max = max(self.max, other.max)
+        for bucket, count in other._buckets.items():
+            self._buckets[bucket] = self._buckets.get(bucket, 0) + count
+
+    def since(self, earlier: Histogram) -> Histogram:
+        """What was recorded since a copy was taken (`add` to an empty one); its ``max`` is that of all."""
+        recent = Histogram()
+        recent.count = self.count - earlier.count
+        recent.total = self.total - earlier.total
+        recent.max = self.max
+        recent._buckets = {
+            bucket: count - earlier._buckets.get(bucket, 0)
+            for bucket, count in self._buckets.items()
+            if count > earlier._buckets.get(bucket, 0)
+        }
+        return recent
 
 
 def _upper_bound(bucket: int) -> int:

@@ -54,6 +54,14 @@ class Stepping:
         self._begun: int | None = None  # the vCPU whose step began with the last page opened
         self._emulated: dict[int, int] = {}  # vcpu_id -> page of the access emulated last
 
+    def with_traps(self, traps: tuple[Trap, ...]) -> Stepping | None:
+        """The same state under other traps; None if vCPUs would have to step, or stop stepping."""
+        other = Stepping(traps, self._set_access, self._claim, can_step=self._can_step)
+        if (other.always, other.interrupts) != (self.always, self.interrupts):
+            return None
+        other._open, other._begun, other._emulated = self._open, self._begun, self._emulated
+        return other
+
     def allow(self, event: Event) -> Response:
         """The answer that lets the event happen. Opens or closes pages on the way.
 

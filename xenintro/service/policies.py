@@ -1,0 +1,46 @@
+"""The policy files of a configuration, loaded together or not at all."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from xenintro.errors import PolicyError
+from xenintro.policy import Policy, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Loaded(NamedTuple):
+    """Policies in the order they are asked, and the files they came from."""
+
+    policies: tuple[Policy, ...] = ()
+    specs: tuple[str, ...] = ()
+
+
+def load_all(patterns: Sequence[str], directory: Path) -> Loaded:
+    """Load every file.
+
+    Args:
+        patterns: ``FILE.py`` or ``FILE.py:NAME``; ``*`` and ``?`` match, and may match nothing.
+        directory: where relative names start.
+
+    Raises:
+        PolicyError: a file that is not there, or not a policy.
+    """
+    specs = tuple(spec for pattern in patterns for spec in _expand(pattern, directory))
+    return Loaded(tuple(map(load, specs)), specs)
+
+
+def _expand(pattern: str, directory: Path) -> list[str]:
+    path, colon, name = pattern.partition(":")
+    full = str(directory / path)
+    if glob.has_magic(path):
+        return [f"{found}{colon}{name}" for found in sorted(glob.glob(full))]  # noqa: PTH207 - any path
+    if not Path(full).exists():
+        raise PolicyError(
+            f"policy.files: {full} does not exist", hint="a pattern such as rules.d/*.py may match nothing"
+        )
+    return [f"{full}{colon}{name}"]

@@ -1,0 +1,64 @@
+"""The JSON line of an answered request: the event, and what became of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from xenintro.sinks import jsonl
+
+if TYPE_CHECKING:
+    from xenintro.events import Event
+    from xenintro.response import Response
+
+
+class Answered(Protocol):
+    """What `xenintro.session.Handled` is."""
+
+    @property
+    def event(self) -> Event: ...  # noqa: D102
+    @property
+    def response(self) -> Response: ...  # noqa: D102
+    @property
+    def taken_ns(self) -> int: ...  # noqa: D102
+    @property
+    def would(self) -> str | None: ...  # noqa: D102
+    @property
+    def late(self) -> bool: ...  # noqa: D102
+    @property
+    def pause_ns(self) -> int | None: ...  # noqa: D102
+
+
+class AnsweredLines:
+    """Makes lines for one domain.
+
+    Args:
+        domid: the domain.
+        domain: its name, None where unknown.
+    """
+
+    def __init__(self, domid: int, domain: str | None) -> None:
+        self._head: dict[str, Any] = {"domid": domid} | ({} if domain is None else {"domain": domain})
+        self.set_clock()
+
+    def set_clock(self) -> None:
+        """Look at the time of day again: it may have been corrected, and drifts from the loop's clock."""
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def line(self, answered: Answered, seq: int) -> bytes:
+        """One line with its newline."""
+        record: dict[str, Any] = {
+            "v": 1,
+            "seq": seq,
+            "ts": jsonl.timestamp(answered.taken_ns + self._offset_ns),
+            **self._head,
+            **jsonl.event_record(answered.event),
+            "answer": answered.response.name,
+            "rule": None,
+            "pause_ns": answered.pause_ns,
+        }
+        if answered.would is not None:
+            record["would"] = answered.would
+        if answered.late:
+            record["late"] = True
+        return jsonl.line(record)
