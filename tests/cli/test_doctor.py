@@ -94,6 +94,16 @@ def test_doctor_says_what_watch_says_of_a_refused_call(call: str, errno: str) ->
     assert_same_words(watched.error, doctor.records)
 
 
+def test_doctor_says_what_watch_says_of_a_state_directory_that_cannot_be(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    elsewhere = host.simulation.environment | {"XENINTRO_STATE_DIR": str(tmp_path / "file" / "state")}
+    watched = xenintro("watch", "-d", "1", "-e", "cr3", **elsewhere)
+    doctor = xenintro("doctor", "-d", "1", "--format", "jsonl", **elsewhere)
+    assert watched.code != 0
+    assert doctor.code == 6
+    assert_same_words(watched.error, doctor.records)
+
+
 def test_all_is_well(host: Host) -> None:
     outcome = host.run("doctor", "--domid", "1", "-e", "cr3,mem:w@0x400", "-e", "cpuid")
     assert outcome.code == 0

@@ -185,6 +185,12 @@ def test_altp2m_off_names_the_configuration():
     assert 'altp2m="external"' in found.fix
 
 
+def test_an_altp2m_that_cannot_be_read_keeps_nobody_from_watching():
+    xen, xc = fake()
+    xen.answers["xc_hvm_param_get"] = (-1, 1)
+    assert of_domain(xc)["altp2m"].level == "info"
+
+
 def still(xc, xen, change):
     """Which vCPUs stand still; `change` is called with the info and how often it was asked for."""
     asked = {}

@@ -89,13 +89,19 @@ def _abilities(xc: Xc, info: DomainInfo) -> Iterator[Finding]:
         yield failed("mem-access", "domain", "mem_access", error, "warn")
         return
     yield Finding("mem-access", "domain", "ok", "mem_access", "page accesses can be trapped")
-    mode = xc.hvm_param(info.domid, _PARAM_ALTP2M)
+    yield _altp2m(xc, info.domid)
+
+
+def _altp2m(xc: Xc, domid: int) -> Finding:
+    try:
+        mode = xc.hvm_param(domid, _PARAM_ALTP2M)
+    except XenintroError as error:  # watching needs no views
+        return failed("altp2m", "domain", "altp2m", error, "info")
     if mode:
         detail = f"{_ALTP2M_MODES.get(mode, f'mode {mode}')}: views are available"
-        yield Finding("altp2m", "domain", "ok", "altp2m", detail)
-    else:
-        fix = 'set altp2m="external" in the domain\'s configuration and restart it'
-        yield Finding("altp2m", "domain", "info", "altp2m", "off: no views", fix)
+        return Finding("altp2m", "domain", "ok", "altp2m", detail)
+    fix = 'set altp2m="external" in the domain\'s configuration and restart it'
+    return Finding("altp2m", "domain", "info", "altp2m", "off: no views", fix)
 
 
 def _traps(xc: Xc, domid: int, traps: tuple[Trap, ...]) -> Iterator[Finding]:

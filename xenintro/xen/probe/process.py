@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xenintro.errors import NotSupportedError
+from xenintro.errors import NotSupportedError, XenintroError
 from xenintro.xen.probe.finding import Finding, failed
+from xenintro.xen.statedir import state_directory, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,22 +30,31 @@ def findings() -> Iterator[Finding]:
 
 def _extension() -> Finding:
     try:
-        import xenintro.xen.ring  # noqa: F401 - importing it is the test
+        import xenintro.xen.guard  # noqa: F401 - importing it is the test
     except NotSupportedError as error:
         return failed("extension", "process", "native extension", error)
-    detail = f"present; Python {platform.python_version()}, cffi {metadata.version('cffi')}"
+    versions = f"Python {platform.python_version()}, cffi {metadata.version('cffi')}"
+    detail = f"ring and deadline thread are there; {versions}"
     return Finding("extension", "process", "ok", "native extension", detail)
 
 
 def _state_directory() -> Finding:
-    directory = Path(os.environ.get("XENINTRO_STATE_DIR", "/var/lib/xenintro"))
+    directory = state_directory()
+    try:
+        with writing(directory):
+            _check_writable(directory)
+    except XenintroError as error:
+        return failed("state", "process", "state directory", error)
+    return Finding("state", "process", "ok", "state directory", f"{directory} is writable")
+
+
+def _check_writable(directory: Path) -> None:
+    """Raise what making the directory, or a file in it, would."""
     existing = next(path for path in (directory, *directory.parents) if path.exists())
-    if os.access(existing, os.W_OK | os.X_OK) and existing.is_dir():
-        return Finding("state", "process", "ok", "state directory", f"{directory} is writable")
-    return Finding(
-        *("state", "process", "error", "state directory", f"cannot write to {existing}"),
-        fix=f"run as root, or name another directory: XENINTRO_STATE_DIR (now {directory})",
-    )
+    if not existing.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
 
 
 def _oom() -> Iterator[Finding]:
