@@ -59,7 +59,7 @@ def _vcpus(xc: Xc, info: DomainInfo) -> Iterator[Finding]:
     if info.nr_vcpus <= slots:
         yield Finding("vcpus", "domain", "ok", "vCPUs", detail)
         return
-    detail += ": some wait inside Xen when all trap at once, which nobody can end for a monitor that died"
+    detail += ": some wait inside Xen when all trap at once, and a later rescue may not reach those"
     yield Finding("vcpus", "domain", "info", "vCPUs", detail, f"fewer is safer: at most {slots}")
 
 
