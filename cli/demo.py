@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from xenintro_cli import options
-from xenintro_cli.watch import watch
+from xenintro_cli.watch import Choice, watch
 
 #: Something of every kind that the simulated guest does.
 EVENTS = "mem:rwx@0x400-0x2fff,cr0,cr3,cr4,msr:lstar,cpuid,int3,debug,desc,guest-request,interrupt"
@@ -20,9 +20,18 @@ PACE = 60
 @options.output_format
 @options.color
 @options.talk
-def command(count: int | None, duration: float | None, output_format: str, color: str, quiet: bool) -> None:
+def command(count: int | None, duration: float | None, output_format: str, color: str, quiet: bool) -> int:
     """Watch a simulated guest until Ctrl-C; needs no Xen.
 
     It is xenintro watch --xen sim --domid 1 with a slow guest, and something of every kind of event.
     """
-    watch(1, None, EVENTS, count, duration, output_format, color, "sim", quiet=quiet, pace=PACE)
+    choice = Choice(
+        domid=1,
+        events=EVENTS,
+        count=count,
+        duration=duration,
+        output_format=output_format,
+        color=color,
+        quiet=quiet,
+    )
+    return watch(choice, "sim", pace=PACE)

@@ -31,7 +31,16 @@ class LiveStream:
         mode = os.fstat(self._fd).st_mode
         waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         self._chunk = _TERMINAL_CHUNK if os.isatty(self._fd) else _PIPE_CHUNK if waits else _KEPT
+        self._held = False
         self.dropped = 0
+
+    def hold(self) -> None:
+        """Keep everything from now on; safe in a signal handler."""
+        self._held = True
+
+    def go_on(self) -> None:
+        """Write again, what was kept with the next `write`; safe in a signal handler."""
+        self._held = False
 
     def write(self, data: bytes) -> None:
         """Keep data, and write what the reader takes without waiting.
@@ -44,7 +53,7 @@ class LiveStream:
             self.dropped += data.count(b"\n")
         else:
             self._kept += data
-        while self._kept and self._poll.poll(0):
+        while self._kept and not self._held and self._poll.poll(0):
             self._write_some()
 
     def finish(self) -> None:

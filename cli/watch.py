@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from contextlib import contextmanager
-from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from xenintro.session import Session
 from xenintro.traps import asked_for, parse_traps
-from xenintro.units import format_ns
 from xenintro_cli import options
-from xenintro_cli.host import find_domain, open_xen
-from xenintro_cli.output import HumanOutput, JsonOutput, say
+from xenintro_cli.ending import guarded
+from xenintro_cli.host import find_domain, libraries
+from xenintro_cli.output import HumanOutput, JsonOutput
+from xenintro_cli.signals import stopped_by_signals
 from xenintro_cli.stream import LiveStream
 from xenintro_cli.style import Style
-from xenintro_cli.summary import summary_lines
+from xenintro_cli.talk import Talk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from xenintro.xen.monitor import Monitor
+    from xenintro.policy import Policy
+    from xenintro.supervise import Link
+    from xenintro.xen.xc import Xc
 
 #: Watched when no events are named: rare in a running guest, and possible on every x86 host.
 DEFAULT_EVENTS = "cr0,cr3,cr4,xcr0,msr:efer,msr:star,msr:lstar,guest-request"
-
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM)
 
 
 @click.command(name="watch")
@@ -46,6 +42,8 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.
 )
 @click.option("-c", "--count", type=click.IntRange(min=1), help="Stop after this many events.")
 @click.option("-t", "--duration", type=options.Duration(), help="Stop after this long: 30s, 500ms.")
+@options.policy
+@options.deadline
 @options.output_format
 @options.color
 @options.xen
@@ -56,127 +54,112 @@ def command(
     events: tuple[str, ...],
     count: int | None,
     duration: float | None,
+    policy: tuple[str, ...],
+    mode: str,
+    deadline: float,
     output_format: str,
     color: str,
     selection: str,
     quiet: bool,
-) -> None:
+) -> int:
     """Print events of one domain as they happen, and let each of them happen.
 
-    Ctrl-C ends it: every request is answered, every trap is taken back, the domain runs on.
+    Ctrl-C ends it: every request is answered, every trap is taken back, the domain runs on. So it does if
+    this program is killed, and a policy that does not answer in time holds up nobody.
 
     \b
     Examples:
       xenintro watch --domid 1 -e cr3 -c 20
       xenintro watch --name win10 -e mem:w@0x104-0x10f,msr:lstar --format jsonl
     """  # noqa: D301 - click takes the backspace for a mark
-    watch(domid, name, ",".join(events), count, duration, output_format, color, selection, quiet=quiet)
+    return watch(
+        Choice(
+            domid=domid,
+            name=name,
+            events=",".join(events),
+            count=count,
+            duration=duration,
+            policies=policy,
+            enforce=mode == "enforce",
+            deadline=deadline,
+            output_format=output_format,
+            color=color,
+            quiet=quiet,
+        ),
+        selection,
+    )
 
 
-def watch(
-    domid: int | None,
-    name: str | None,
-    events: str,
-    count: int | None,
-    duration: float | None,
-    output_format: str,
-    color: str,
-    selection: str,
-    *,
-    quiet: bool,
-    pace: int | None = None,
-) -> None:
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asks of one session."""
+
+    domid: int | None = None
+    name: str | None = None
+    events: str = DEFAULT_EVENTS
+    count: int | None = None
+    duration: float | None = None
+    policies: tuple[str, ...] = ()
+    enforce: bool = False
+    deadline: float = options.DEADLINE
+    output_format: str = "human"
+    color: str = "auto"
+    quiet: bool = False
+
+
+def watch(choice: Choice, selection: str, pace: int | None = None) -> int:
     """What the command does; ``demo`` does the same on a simulator with a guest of its own pace."""
-    traps = parse_traps(events)
-    talk = _Talk(Style.of(sys.stderr, color), quiet=quiet)
-    with open_xen(selection, pace) as xc:
-        # The extension is imported only now: --help works where it is not installed.
-        from xenintro.xen.monitor import Monitor
+    parse_traps(choice.events)
+    with libraries(selection, pace) as directory:
+        # Native parts are imported only now: --help works where they are not installed.
+        from xenintro.policy import load
+        from xenintro.supervise import supervised
+        from xenintro.xen.xc import Xc, libraries_of
 
-        monitor = Monitor(xc, find_domain(xc, domid, name), traps)
-        info = monitor.info
-        stream = LiveStream()
-        output = (
-            JsonOutput(info.domid, info.name, stream.write)
-            if output_format == "jsonl"
-            else HumanOutput(color, stream.write)
-        )
-        session = Session(
-            monitor, wanted=asked_for(traps), observers=[output], limit=count, duration=duration
-        )
-        with _stopped_by_signals(session):
-            try:
-                with monitor:
-                    talk.started(monitor, xc.version(), events)
-                    try:
-                        session.run()
-                    finally:
-                        talk.stopping()
-            finally:
-                talk.ended(session, monitor, stream.dropped)
-        stream.finish()
+        policies = [load(spec) for spec in choice.policies]
+        library, own_domid = libraries_of(directory)
+
+        def work(link: Link) -> int:
+            with Xc(library, own_domid=own_domid) as xc:
+                watch_domain(choice, xc, policies, link)
+            return 0
+
+        return supervised(library, own_domid, work, guarded)
 
 
-class _Talk:
-    """What ``watch`` says on stderr."""
+def watch_domain(choice: Choice, xc: Xc, policies: list[Policy], link: Link) -> None:
+    """Watch one domain until it ends: what the worker process does."""
+    from xenintro.policy import chain
+    from xenintro.session import Session
+    from xenintro.xen.monitor import Monitor
 
-    def __init__(self, style: Style, *, quiet: bool) -> None:
-        self._style = style
-        self._quiet = quiet
-        self._stopping_ns: int | None = None
-
-    def started(self, monitor: Monitor, version: str, events: str) -> None:
-        info = monitor.info
-        vcpus = f"{info.nr_vcpus} vCPU{'s' if info.nr_vcpus > 1 else ''}"
-        self._say(f"watching {_called(monitor)}: {events}")
-        self._say(self._style.dim(f"Xen {version}, {monitor.interface.id}, {vcpus}; Ctrl-C ends"))
-
-    def stopping(self) -> None:
-        self._stopping_ns = monotonic_ns()
-
-    def ended(self, session: Session, monitor: Monitor, dropped: int) -> None:
-        if self._stopping_ns is None:  # never attached: the error says it all
-            return
-        if not monitor.failures:
-            took = format_ns(monotonic_ns() - self._stopping_ns).replace("µ", self._style.micro)
-            self._say(f"stopped: traps off, all answered, domain released ({took})")
-        lines = summary_lines(
-            session.summary,
-            name=_called(monitor),
-            nr_vcpus=monitor.info.nr_vcpus,
-            unanswered=monitor.unanswered,
-            deadline=monitor.deadline,
-            style=self._style,
-        )
-        for line in lines:
-            self._say(line)
-        if dropped:
-            self._say(f"  {dropped} lines were not printed: nobody read the ones before")
-
-    def _say(self, text: str) -> None:
-        if not self._quiet:
-            say(text, color=self._style.color)
-
-
-def _called(monitor: Monitor) -> str:
-    info = monitor.info
-    return f"{info.name} (domid {info.domid})" if info.name else f"domain {info.domid}"
-
-
-@contextmanager
-def _stopped_by_signals(session: Session) -> Iterator[None]:
-    """Let every signal that a terminal or a service manager sends end the session in order.
-
-    A second one changes nothing. Ctrl-Z is ignored: a stopped process answers nobody, and the guest would
-    freeze. What was ignored before (nohup) stays ignored.
-    """
-    before: dict[int, Any] = {}
-    for number in _ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, lambda *_: session.stop())
-    before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        for restored, handler in before.items():
-            signal.signal(restored, handler)
+    traps = parse_traps(choice.events)
+    talk = Talk(Style.of(sys.stderr, choice.color), quiet=choice.quiet)
+    monitor = Monitor(
+        xc, find_domain(xc, choice.domid, choice.name), traps, deadline=choice.deadline, watcher=link
+    )
+    stream = LiveStream()
+    output = (
+        JsonOutput(monitor.info.domid, monitor.info.name, stream.write)
+        if choice.output_format == "jsonl"
+        else HumanOutput(choice.color, stream.write)
+    )
+    session = Session(
+        monitor,
+        decide=chain(policies, monitor.guest),
+        enforce=choice.enforce,
+        wanted=asked_for(traps),
+        observers=[output],
+        limit=choice.count,
+        duration=choice.duration,
+    )
+    with stopped_by_signals(session, stream):
+        try:
+            with monitor:
+                talk.started(monitor, xc.version(), choice.events)
+                try:
+                    session.run()
+                finally:
+                    talk.stopping()
+        finally:
+            talk.ended(session, monitor, stream.dropped)
+    stream.finish()

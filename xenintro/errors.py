@@ -83,6 +83,10 @@ class ReleaseError(XenintroError):
     exit_code = 10
 
 
+class WorkerDiedError(XenintroError):
+    """The process that watched ended badly; the domain was given back."""
+
+
 class XenCallError(XenintroError):
     """A libxc call failed in a way that has no better class.
 

@@ -122,5 +122,10 @@ def marked(address: int) -> int:
     return tag
 
 
+def address_of(memory: memoryview) -> int:
+    """Where memory of this process is, for the deadline thread; it must stay."""
+    return int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
+
+
 def _page(address: int) -> memoryview:
     return memoryview(ffi.buffer(ffi.cast("uint8_t *", address), 4096))

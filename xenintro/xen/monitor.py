@@ -18,9 +18,10 @@ from xenintro.xen.attachment import Attachment
 from xenintro.xen.guard import DEFAULT_DEADLINE, check_deadline
 from xenintro.xen.injection import reinject
 from xenintro.xen.journal import Journal
-from xenintro.xen.keeper import Unwatched
+from xenintro.xen.keeper import Unwatched, address_of
 from xenintro.xen.occupied import check_unoccupied
 from xenintro.xen.preflight import check_domain, check_traps, helper_traps, needs_steps, ring_interface
+from xenintro.xen.rearming import Exchange
 from xenintro.xen.stepping import Stepping
 from xenintro.xen.teardown import Teardown, release_error
 from xenintro.xen.undo import Steps, change_of
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between looks at whether the domain still lives: nothing on our channel tells when it dies.
+#: Seconds between looks at whether the domain still lives, if xenstored does not tell: our channel never does.
 _CHECK_EVERY = 0.5
 
 
@@ -55,7 +56,6 @@ class Monitor:
         traps: what to ask for.
         watcher: who takes over if this process dies.
         deadline: seconds after which a thread lets an event happen that nobody has answered.
-        beat: address of a 64-bit word that gets the time while that thread lives; see `Guard`.
 
     Attributes:
         info: the domain as it was when attached.
@@ -77,11 +77,9 @@ class Monitor:
         *,
         watcher: Watcher | None = None,
         deadline: float = DEFAULT_DEADLINE,
-        beat: int | None = None,
     ) -> None:
         check_deadline(deadline)
         self.deadline = deadline
-        self._beat = beat
         self._xc = xc
         self._domid = domid
         self._watcher = watcher or Unwatched()
@@ -91,12 +89,10 @@ class Monitor:
         capabilities = xc.capabilities(domid)
         check_traps(xc, domid, traps, capabilities)
         check_unoccupied(xc, self.info)
-        self._traps = (*helper_traps(traps, capabilities), *traps)
+        self._helpers = helper_traps(traps, capabilities)
+        self._traps = (*self._helpers, *traps)
         self._can_step = has_singlestep(capabilities)
-        self._machine = Machine(
-            singlestep=self._can_step,
-            singlestep_armed=any(trap.reason == "singlestep" for trap in self._traps),
-        )
+        self._machine = self._machine_of(self._traps)
         self._steps_from_start = needs_steps(traps)
         self._stepping = Stepping(traps, self._set_access, self._claim, can_step=self._can_step)
         self._missed: list[Missed] = []  # not shown yet
@@ -108,8 +104,12 @@ class Monitor:
         self.unanswered = 0
 
     def __enter__(self) -> Self:
-        self._journal = Journal.begin(self.info, self.interface.id)
         self._watcher.taking(self._domid)
+        try:
+            self._journal = Journal.begin(self.info, self.interface.id)
+        except BaseException:
+            self._watcher.released()
+            raise
         try:
             self._attachment = Attachment(self._xc, self.info, self.interface, self._journal)
             self._watcher.attached(*self._attachment.mark())
@@ -134,10 +134,10 @@ class Monitor:
     def wait(self, timeout: float) -> None:
         """See `xenintro.source.EventSource.wait`."""
         self._learn()
-        self._ring().wait(timeout)
+        died = self._ring().wait(timeout)
         self._watcher.turning()
         now = monotonic()
-        if now >= self._next_check:
+        if died or now >= self._next_check:
             self._next_check = now + _CHECK_EVERY
             self._ring().check()
 
@@ -177,14 +177,46 @@ class Monitor:
         missed, self._missed = self._missed, []
         return missed
 
+    def rearm(self, traps: tuple[Trap, ...]) -> bool:
+        """Exchange the traps while the domain is watched; nothing that happens in it is missed.
+
+        Returns:
+            False if that needs a new attachment, because vCPUs step or report interrupts with the old traps
+            or the new ones; nothing was changed then.
+
+        Raises:
+            NotSupportedError, UsageError: a trap that cannot be; nothing was changed.
+            XenintroError: Xen refused; the old traps are on.
+        """
+        capabilities = self._xc.capabilities(self._domid)
+        check_traps(self._xc, self._domid, traps, capabilities)
+        stepping = self._stepping.with_traps(traps)
+        if stepping is None or needs_steps(traps) != self._steps_from_start:
+            return False
+        # Helpers stay: a step or an emulation may be under way.
+        reasons = {trap.reason for trap in traps}
+        helpers = tuple(dict.fromkeys((*self._helpers, *helper_traps(traps, capabilities))))
+        wanted = (*(trap for trap in helpers if trap.reason not in reasons), *traps)
+        exchange = Exchange(self._xc, self._domid, self._traps, wanted)
+        self._changes += exchange.changes
+        exchange.run(self._ring(), self._journal)
+        self._helpers, self._traps, self._stepping = helpers, wanted, stepping
+        self._machine = self._machine_of(wanted)
+        return True
+
     # Details
+
+    def _machine_of(self, traps: tuple[Trap, ...]) -> Machine:
+        return Machine(
+            singlestep=self._can_step, singlestep_armed=any(trap.reason == "singlestep" for trap in traps)
+        )
 
     def _start(self, attachment: Attachment) -> None:
         attachment.guarded(
             self.deadline,
             singlestep_always=self._stepping.always,
             interrupts=self._stepping.interrupts,
-            beat=self._beat,
+            beat=address_of(self._watcher.beat),
         )
         attachment.drain()
         stepping = [Steps(self.info.nr_vcpus)] if self._can_step else []

@@ -121,11 +121,16 @@ def rescue(xc: Xc, domid: int, *, force: bool = False, keeper: Kept | None = Non
     )
 
 
+def left_behind(info: DomainInfo) -> bool:
+    """Whether a xenintro has left word of what it changed in the domain."""
+    return state_file(info.uuid).exists()
+
+
 def needs_rescue(xc: Xc, info: DomainInfo) -> bool:
     """Whether there is a sign that a monitor died: word of it, a ring, or vCPUs that do not run."""
     if not info.hvm:
         return False
-    return state_file(info.uuid).exists() or ring_in_use(xc, info.domid) or bool(standing_still(xc, info))
+    return left_behind(info) or ring_in_use(xc, info.domid) or bool(standing_still(xc, info))
 
 
 def _check_nobody_watches(xc: Xc, info: DomainInfo, journal: Journal | None) -> None:

@@ -1,0 +1,35 @@
+"""What signals mean to a process that watches: all of them end in order, and none freezes the guest."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xenintro.session import Session
+    from xenintro_cli.stream import LiveStream
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM)
+
+
+@contextmanager
+def stopped_by_signals(session: Session, stream: LiveStream) -> Iterator[None]:
+    """Let every signal that a terminal or a service manager sends end the session in order.
+
+    Ctrl-Z holds back the output until the job goes on (SIGCONT): the guest is answered meanwhile. What was
+    ignored before (nohup) stays ignored.
+    """
+    before: dict[int, Any] = {}
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, lambda *_: session.stop())
+    before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, lambda *_: stream.hold())
+    before[signal.SIGCONT] = signal.signal(signal.SIGCONT, lambda *_: stream.go_on())
+    try:
+        yield
+    finally:
+        for restored, handler in before.items():
+            signal.signal(restored, handler)

@@ -1,0 +1,64 @@
+"""What a verb that watches says on stderr: the beginning, the end, and what it cost."""
+
+from __future__ import annotations
+
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from xenintro.units import format_ns
+from xenintro_cli.output import say
+from xenintro_cli.summary import summary_lines
+
+if TYPE_CHECKING:
+    from xenintro.session import Session
+    from xenintro.xen.monitor import Monitor
+    from xenintro_cli.style import Style
+
+
+class Talk:
+    """The words around one session."""
+
+    def __init__(self, style: Style, *, quiet: bool) -> None:
+        self._style = style
+        self._quiet = quiet
+        self._stopping_ns: int | None = None
+
+    def started(self, monitor: Monitor, version: str, events: str) -> None:
+        """The domain is watched."""
+        info = monitor.info
+        vcpus = f"{info.nr_vcpus} vCPU{'s' if info.nr_vcpus > 1 else ''}"
+        self._say(f"watching {_called(monitor)}: {events}")
+        self._say(self._style.dim(f"Xen {version}, {monitor.interface.id}, {vcpus}; Ctrl-C ends"))
+
+    def stopping(self) -> None:
+        """The domain is about to be given back."""
+        self._stopping_ns = monotonic_ns()
+
+    def ended(self, session: Session, monitor: Monitor, dropped: int) -> None:
+        """The domain was given back, or could not be; ``dropped`` lines were not printed."""
+        if self._stopping_ns is None:  # never attached: the error says it all
+            return
+        if not monitor.failures:
+            took = format_ns(monotonic_ns() - self._stopping_ns).replace("µ", self._style.micro)
+            self._say(f"stopped: traps off, all answered, domain released ({took})")
+        lines = summary_lines(
+            session.summary,
+            name=_called(monitor),
+            nr_vcpus=monitor.info.nr_vcpus,
+            unanswered=monitor.unanswered,
+            deadline=monitor.deadline,
+            style=self._style,
+        )
+        for line in lines:
+            self._say(line)
+        if dropped:
+            self._say(f"  {dropped} lines were not printed: nobody read the ones before")
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            say(text, color=self._style.color)
+
+
+def _called(monitor: Monitor) -> str:
+    info = monitor.info
+    return f"{info.name} (domid {info.domid})" if info.name else f"domain {info.domid}"

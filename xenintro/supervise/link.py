@@ -1,0 +1,65 @@
+"""The worker's end: it says what it is about to do to the domain, before it does it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from xenintro.supervise.board import CHANGING, WATCHING
+
+if TYPE_CHECKING:
+    import socket
+
+    from xenintro.supervise.board import Board
+
+#: How long the worker waits for the supervisor to map the ring page; without it, it goes on all the same.
+_KEEP_SECONDS = 5.0
+
+
+class Link:
+    """What `xenintro.xen.monitor.Monitor` tells the supervisor; a `xenintro.xen.keeper.Watcher`."""
+
+    def __init__(self, board: Board, channel: socket.socket) -> None:
+        self._board = board
+        self._channel = channel
+        self._channel.settimeout(_KEEP_SECONDS)
+
+    @property
+    def beat(self) -> memoryview:
+        """Eight bytes for the deadline thread's beat."""
+        return memoryview(self._board.memory)[:8]
+
+    def taking(self, domid: int) -> None:
+        """Nothing was done to the domain yet; returns when the supervisor has its own way to the ring."""
+        self._board.write(domid=domid, port=0, tag=0)
+        self._board.enter(CHANGING)
+        self._ask("keep", domid)
+
+    def attached(self, port: int, tag: int) -> None:
+        """The ring exists: Xen's end of its event channel, and the mark on its page."""
+        self._board.write(port=port, tag=tag)
+
+    def watching(self) -> None:
+        """Traps are on, the domain runs, and the deadline thread beats."""
+        self._board.enter(WATCHING)
+
+    def turning(self) -> None:
+        """The loop has come round."""
+        self._board.write(turn=monotonic_ns())
+
+    def leaving(self) -> None:
+        """The domain is being given back."""
+        self._board.enter(CHANGING)
+
+    def released(self) -> None:
+        """Nothing is left to give back; the page must go, it keeps a dead domain from being freed."""
+        self._board.leave()
+        self._ask("drop", 0)
+
+    def _ask(self, do: str, domid: int) -> None:
+        # Without a supervisor, or with a slow one, the deadline thread and the journal remain.
+        with suppress(OSError):
+            self._channel.send(json.dumps([do, domid]).encode())
+            self._channel.recv(16)

@@ -1,0 +1,54 @@
+"""What is done, and said, when a worker has ended badly."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from xenintro.errors import WorkerDiedError
+from xenintro.xen.domains import called, domain_info
+from xenintro.xen.rescue import left_behind, rescue
+from xenintro.xen.xc import Xc
+
+if TYPE_CHECKING:
+    from xenintro.supervise.board import Board
+    from xenintro.xen.keeper import Keeper
+    from xenintro.xen.library import Library
+
+_WHY = "somebody killed it, it crashed, or the kernel ran out of memory (see dmesg)"
+
+_UNTOUCHED = "no domain was changed"
+
+
+def ended(
+    status: int, why: str, board: Board, library: Library, own_domid: int, keeper: Keeper | None = None
+) -> int:
+    """The exit code of a worker that has left nothing behind; else its domain is given back.
+
+    Args:
+        status: as waitpid gave it.
+        why: it was killed by us; empty if it was not.
+        board: what it wrote.
+        library: for a handle of our own.
+        own_domid: the domain that this process runs in.
+        keeper: a second way to its ring.
+
+    Raises:
+        WorkerDiedError: it ended badly, and its domain is as it was.
+        ReleaseError: its domain could not be given back.
+    """
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0 and not board.attached:
+        return code
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    if not board.attached:
+        raise WorkerDiedError(f"the watching process {how}", why=why or _WHY, hint=_UNTOUCHED)
+    domid, port, tag = (board.read(field) for field in ("domid", "port", "tag"))
+    if keeper is not None and not (port and keeper.adopt(port, tag)):
+        keeper = None
+    with Xc(library, own_domid=own_domid) as xc:
+        info = domain_info(xc, domid)
+        # Without a journal it had not come so far as to change anything.
+        done = str(rescue(xc, domid, keeper=keeper)) if left_behind(info) else _UNTOUCHED
+    raise WorkerDiedError(f"the process that watched {called(info)} {how}", why=why or _WHY, hint=done)
