@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xenintro.errors import UsageError
+from xenintro.sim.faults import parse_fault
 from xenintro.sim.launch import MOST_VCPUS, Simulation
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ _NOT_FOUND, _NOT_EXECUTABLE, _KILLED = 127, 126, 128
     "--scenario", default="boot", show_default=True, help="boot, storm, idle, counted, or a TOML file."
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Write what happened as JSON to this file.")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="SPEC",
+    help="Let a call fail, hang, kill its caller or meet a disaster: call=xc_monitor_cpuid,errno=ENOMEM,nth=2; "
+    "call=xc_monitor_enable,after=1,action=kill-client; call=xc_domain_unpause,order=destroy.",
+)
 @click.option("--events", type=click.IntRange(min=1), help="Interrupt COMMAND after so many answers.")
 @click.argument("command_line", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -38,6 +47,7 @@ def command(
     scenario: str,
     report: Path | None,
     events: int | None,
+    faults: tuple[str, ...],
     command_line: tuple[str, ...],
 ) -> int:
     """Run a command on a simulated Xen.
@@ -57,7 +67,8 @@ def command(
         )
     if report is not None:
         _check_writable(report)
-    with Simulation(vcpus, abi, scenario) as simulation:
+    specs = [parse_fault(text) for text in faults]
+    with Simulation(vcpus, abi, scenario, faults=specs) as simulation:
         code = _run(simulation, list(command_line), events)
         result = simulation.report()
     if report is not None:

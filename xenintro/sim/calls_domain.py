@@ -42,8 +42,13 @@ _OP_CONTROL_REGISTERS = 4
 
 
 @handles("xc_interface_open", "xendevicemodel_open", "xenforeignmemory_open", "xencall_open")
-def _open(client: Client) -> int:
-    return 0
+def _open(client: Client) -> wire.Result:
+    return wire.Result(0, _asks(client))
+
+
+def _asks(client: Client) -> bytes:
+    """Whether a handle tells of local calls too."""
+    return struct.pack("=I", client.machine.faults.local)
 
 
 @handles("xc_version")
@@ -303,7 +308,7 @@ def _hypercall(client: Client, op: int) -> wire.Result:
 @handles("xenevtchn_open")
 def _evtchn_open(client: Client) -> wire.Result:
     client.device = Device(client.machine.rules)
-    return wire.Result(0, fd=client.device.far.fileno())
+    return wire.Result(0, _asks(client), client.device.far.fileno())
 
 
 def _device(client: Client) -> Device:

@@ -43,6 +43,7 @@ struct handle {
 	pthread_mutex_t lock;
 	int socket;
 	int events;		/* what /dev/xen/evtchn would be, else -1 */
+	uint32_t asks;		/* before local calls too: a fault may wait for one */
 	char data[262144];	/* more than a reply can be */
 };
 
@@ -129,16 +130,24 @@ static int64_t call(struct handle *handle, const char *name, const uint64_t *arg
 	return value;
 }
 
-static int close_handle(struct handle *handle)
+/* What a call that is none of the hypervisor's meets there all the same. */
+static int local(struct handle *handle, const char *name)
 {
+	return handle->asks ? call(handle, name, NULL, NULL, 0, NULL, NULL) : 0;
+}
+
+static int close_handle(struct handle *handle, const char *name)
+{
+	int64_t value;
+
 	if (!handle)
 		return 0;
-	call(handle, "close", NULL, NULL, 0, NULL, NULL);
+	value = call(handle, name, NULL, NULL, 0, NULL, NULL);
 	close(handle->socket);
 	if (handle->events >= 0)
 		close(handle->events);
 	free(handle);
-	return 0;
+	return value;
 }
 
 static struct handle *open_handle(const char *name)
@@ -159,7 +168,7 @@ static struct handle *open_handle(const char *name)
 	strcpy(address.sun_path, path);
 	if (connect(handle->socket, (struct sockaddr *)&address, sizeof(address)) < 0)
 		goto fail;
-	if (call(handle, name, NULL, NULL, 0, NULL, &handle->events) < 0)
+	if (call(handle, name, NULL, NULL, 0, &handle->asks, &handle->events) < 0)
 		goto fail;
 	return handle;
 fail:
@@ -190,7 +199,7 @@ fail:
 #define OPEN(name) \
 	EXPORT void *name(void) { return open_handle(#name); }
 #define CLOSE(name) \
-	EXPORT int name(void *handle) { return close_handle(handle); }
+	EXPORT int name(void *handle) { return close_handle(handle, #name); }
 /* int name(handle, integers...) */
 #define CALL(n, name) \
 	EXPORT int name(void *handle P##n) \
@@ -280,11 +289,15 @@ EXPORT int xenevtchn_pending(struct handle *handle)
 {
 	uint32_t port;
 
+	if (local(handle, "xenevtchn_pending") < 0)
+		return -1;
 	return read(handle->events, &port, sizeof(port)) == sizeof(port) ? (int)port : -1;
 }
 
 EXPORT int xenevtchn_unmask(struct handle *handle, uint32_t port)
 {
+	if (local(handle, "xenevtchn_unmask") < 0)
+		return -1;
 	return write(handle->events, &port, sizeof(port)) == sizeof(port) ? 0 : -1;
 }
 
@@ -423,7 +436,8 @@ EXPORT void *xenforeignmemory_map(void *handle, uint32_t domid, int prot, size_t
 
 EXPORT int xenforeignmemory_unmap(void *handle, void *address, size_t pages)
 {
-	(void)handle;
+	if (local(handle, "xenforeignmemory_unmap") < 0)
+		return -1;
 	return munmap(address, pages * PAGE);
 }
 

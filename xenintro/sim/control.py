@@ -45,6 +45,8 @@ def condition(machine: Machine, order: dict[str, Any]) -> Condition:
         return lambda: sum(vcpu.waiting for vcpu in vcpus) >= count
     if what == "attached":
         return lambda: _domain(machine, order).ring is not None
+    if what == "called":
+        return lambda: machine.faults.count(order["call"]) >= count
     if what == "broken":
         return lambda: any(entry["rule"] == order["rule"] for entry in machine.rules.entries())
     if what not in ("answered", "events"):
@@ -119,6 +121,10 @@ def _fault(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _forget_faults(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
+    return {"left": machine.faults.clear()}
+
+
 def _access(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
     domain = _domain(machine, order)
     return {"access": domain.access(int(order.get("view", 0)), int(order["gfn"]))}
@@ -152,6 +158,7 @@ ORDERS: dict[str, Callable[[Machine, dict[str, Any]], dict[str, Any]]] = {
     "pause": _pause,
     "unpause": _unpause,
     "fault": _fault,
+    "forget-faults": _forget_faults,
     "access": _access,
     "memory": _memory,
     "params": _params,

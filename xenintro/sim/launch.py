@@ -19,6 +19,7 @@ from xenintro.abi import INTERFACE_IDS, interface
 from xenintro.errors import NotSupportedError, UsageError, XenintroError
 from xenintro.sim import scenario as scenarios
 from xenintro.sim import wire
+from xenintro.sim.faults import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +64,7 @@ class Simulation:
         environment: what clients need in their environment.
 
     Raises:
-        UsageError: no such interface, scenario or number of vCPUs.
+        UsageError: no such interface, scenario, fault or number of vCPUs.
         NotSupportedError: this installation has no simulator library.
     """
 
@@ -82,6 +83,7 @@ class Simulation:
             raise UsageError(f"{vcpus} vCPUs", why=f"the simulated guest has 1 to {MOST_VCPUS}")
         self._abi, self._release = _interface(abi)
         scenarios.load(scenario)
+        Faults(list(faults))
         self._report = report
         self._library = _library()
         self._config = {

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xenintro.abi import interface
+from xenintro.errors import UsageError
 from xenintro.sim import calls_domain, calls_monitor, control, scenario, wire, xenstore
 from xenintro.sim.calls import Client, perform
 from xenintro.sim.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from xenintro.sim.faults import Fault
 
 # Importing them registers their handlers.
 _ = (calls_domain, calls_monitor)
@@ -105,7 +108,9 @@ class Server:
 
     def _serve(self, connection: socket.socket, client: Client) -> None:
         try:
-            packet = connection.recv(wire.LONGEST)
+            packet = connection.recv(wire.LONGEST, socket.MSG_DONTWAIT)
+        except BlockingIOError:  # meant for the descriptor's owner before it
+            return
         except OSError:
             packet = b""
         if len(packet) < wire.REQUEST.size:
@@ -118,7 +123,7 @@ class Server:
         self._call(connection, client, name, arguments, data)
         if name == "xenevtchn_open" and client.device is not None:
             self._watch(client.device.near.fileno(), client.device.serve)
-        if name == "close":
+        if name.endswith("_close"):
             self._close(connection, client)
 
     def _call(
@@ -130,26 +135,27 @@ class Server:
         data: bytes,
     ) -> None:
         fault = self.machine.faults.meets(name)
-        if fault is not None and fault.action == "hang":
-            return
-        if fault is not None and not fault.after:
-            self._strike(connection, client, fault.action, fault.errno)
+        if fault is not None and not fault.after and self._strike(connection, client, fault):
             return
         try:
             result = perform(client, name, arguments, data)
         except OSError as error:
             wire.send(connection, wire.Result(-1), error.errno or 0)
             return
-        if fault is not None:
-            self._strike(connection, client, fault.action, fault.errno)
+        if fault is not None and fault.after and self._strike(connection, client, fault):
             return
         wire.send(connection, result)
 
-    def _strike(self, connection: socket.socket, client: Client, action: str, error: int) -> None:
-        if action == "kill-client":
+    def _strike(self, connection: socket.socket, client: Client, fault: Fault) -> bool:
+        """Let a fault happen; whether the call gets no other answer."""
+        if fault.action == "kill-client":
             os.kill(client.pid, signal.SIGKILL)
-        else:
-            wire.send(connection, wire.Result(-1), error)
+        elif fault.action == "order":
+            control.obey(self.machine, fault.order)
+            return False
+        elif fault.action == "fail":
+            wire.send(connection, wire.Result(-1), fault.errno)
+        return True
 
     def _close(self, connection: socket.socket, client: Client) -> None:
         self._forget(connection.fileno())
@@ -169,7 +175,7 @@ class Server:
                 self._waiting.append((condition, deadline, connection))
                 return
             answer = control.obey(self.machine, order)
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (KeyError, TypeError, ValueError, OSError, UsageError) as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         wire.send(connection, wire.Result(0, json.dumps(answer).encode()))
 
