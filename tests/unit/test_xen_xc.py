@@ -298,7 +298,7 @@ def test_the_ring_of_another_agent_is_left_alone():
     xen.answers["xc_monitor_enable"] = (0, errno.EBUSY)
     with pytest.raises(DomainBusyError, match="domain 5 is busy") as caught:
         xen.xc().monitor_enable(5)
-    assert "xl destroy 5" in caught.value.hint
+    assert "xenintro rescue --domid 5" in caught.value.hint
     assert [call[0] for call in xen.calls] == ["xc_monitor_enable"]
 
 
