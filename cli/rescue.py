@@ -58,7 +58,7 @@ def _rescue(xc: Xc, domid: int, *, if_needed: bool, force: bool) -> str:
     from xenintro.xen.standstill import standing_still
 
     info = domain_info(xc, domid)
-    needed = needs_rescue(xc, info)
+    needed = needs_rescue(xc, info, force=force)
     if if_needed and not needed:
         return ""
     waiting = standing_still(xc, info)

@@ -215,6 +215,14 @@ def test_a_journal_of_a_past_life_is_not_undone(host: Host) -> None:
     assert not left.exists()
 
 
+def test_a_journal_of_a_past_life_is_no_sign_of_death(host: Host) -> None:
+    kill_in_the_loop(host)
+    domid = host.simulation.control("reboot")["domid"]
+    outcome = host.run("rescue", "--domid", str(domid), "--if-needed")
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert journals(host) == []
+
+
 @pytest.mark.parametrize(("options", "code"), [((), 4), (("--if-needed",), 0)])
 def test_a_domain_that_is_gone_needs_nothing(host: Host, options: tuple[str, ...], code: int) -> None:
     kill_in_the_loop(host)

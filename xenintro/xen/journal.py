@@ -32,7 +32,7 @@ from xenintro.xen.statedir import (
 from xenintro.xen.undo import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from xenintro.xen.domains import DomainInfo
     from xenintro.xen.xc import Xc
@@ -135,8 +135,13 @@ class Journal:
         self._end = data.rfind(b"\n") + 1  # a torn line is overwritten
 
     @classmethod
-    def begin(cls, info: DomainInfo, interface: str) -> Self:
+    def begin(cls, info: DomainInfo, interface: str, changes: Sequence[Change] = ()) -> Self:
         """Start the journal of a domain that nothing was done to yet.
+
+        Args:
+            info: the domain.
+            interface: layout of its ring.
+            changes: that will be made.
 
         Raises:
             DomainBusyError: a process of ours has the domain, or died and left something to undo.
@@ -148,7 +153,7 @@ class Journal:
             journal.close()
             raise _left(info, journal.path)
         try:
-            journal.start(info, interface)
+            journal.start(info, interface, changes)
         except BaseException:
             journal.close()
             raise
@@ -188,8 +193,8 @@ class Journal:
         except LockedError as error:
             raise _busy(info, holder(path)) from error
 
-    def start(self, info: DomainInfo, interface: str) -> None:
-        """Write an empty journal, and make sure that it will be found.
+    def start(self, info: DomainInfo, interface: str, changes: Sequence[Change]) -> None:
+        """Write the journal, and make sure that it will be found.
 
         Raises:
             XenintroError, NoXenError: it cannot be written.
@@ -199,20 +204,20 @@ class Journal:
         with writing(self.path):
             os.ftruncate(self._fd, 0)
             self._end = 0
-            self._append(_PAUSES.format(0, 0).encode() + msgspec.json.encode(header) + b"\n")
+            self._append(_PAUSES.format(0, 0).encode() + _lines(header, *changes))
             os.fsync(self._fd)
             sync_directory(self.path.parent)
         self.entries = Entries(header)
+        self.entries.changes += changes
 
-    def record(self, changes: Iterable[Change]) -> None:
-        """Put changes on disk, all at once; make them only afterwards.
+    def record(self, changes: Sequence[Change]) -> None:
+        """Put more changes on disk, all at once; make them only afterwards.
 
         Raises:
             XenintroError: they cannot be written.
         """
-        changes = list(changes)
         with writing(self.path):
-            self._append(b"".join(msgspec.json.encode(change) + b"\n" for change in changes))
+            self._append(_lines(*changes))
             os.fsync(self._fd)
         self.entries.changes += changes
 
@@ -223,7 +228,7 @@ class Journal:
             XenintroError: it cannot be written.
         """
         with writing(self.path):
-            self._append(msgspec.json.encode({"port": port}) + b"\n")
+            self._append(_lines({"port": port}))
         self.entries.port = port
 
     @contextmanager
@@ -349,6 +354,10 @@ def _lives(xc: Xc, entries: Entries) -> bool:
     except NoSuchDomainError:
         return False
     return entries.is_about(info) and info.uuid == entries.header.uuid
+
+
+def _lines(*entries: object) -> bytes:
+    return b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
 
 
 def _boot_id() -> str:

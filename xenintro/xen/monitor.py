@@ -106,17 +106,18 @@ class Monitor:
     def __enter__(self) -> Self:
         self._watcher.taking(self._domid)
         try:
-            self._journal = Journal.begin(self.info, self.interface.id)
+            changes = [change for trap in self._traps if (change := change_of(trap)) is not None]
+            self._journal = Journal.begin(self.info, self.interface.id, [*self._stepping_off(), *changes])
         except BaseException:
             self._watcher.released()
             raise
         try:
             self._attachment = Attachment(self._xc, self.info, self.interface, self._journal)
-            self._watcher.attached(*self._attachment.mark())
         except BaseException as error:
             self._end_journal(clean=not isinstance(error, ReleaseError))
             raise
         try:
+            self._watcher.attached(*self._attachment.mark())
             self._start(self._attachment)
         except BaseException as error:
             self._leave(error)
@@ -219,13 +220,10 @@ class Monitor:
             beat=address_of(self._watcher.beat),
         )
         attachment.drain()
-        stepping = [Steps(self.info.nr_vcpus)] if self._can_step else []
-        changes = [(trap, change_of(trap)) for trap in self._traps]
-        self._changes += stepping
-        self._journal.record([*stepping, *(change for _, change in changes if change is not None)])
-        for trap, change in changes:
+        self._changes += self._stepping_off()
+        for trap in self._traps:
             # Noted before: a call that fails midway through a range of pages has changed some of them.
-            if change is not None:
+            if (change := change_of(trap)) is not None:
                 self._changes.append(change)
             arm(self._xc, self._domid, trap)
             _log.info("armed %s", trap.text)
@@ -257,6 +255,9 @@ class Monitor:
             self._watcher.released()
         else:
             self._journal.close()
+
+    def _stepping_off(self) -> list[Change]:
+        return [Steps(self.info.nr_vcpus)] if self._can_step else []
 
     def _claim(self) -> bool:
         return self._ring().ring.claim(monotonic_ns())

@@ -27,7 +27,6 @@ from xenintro.xen.leftovers import whatever_was_left
 from xenintro.xen.liveness import check_nobody_watches
 from xenintro.xen.preflight import ring_in_use, ring_interface
 from xenintro.xen.standstill import standing_still
-from xenintro.xen.statedir import state_file
 from xenintro.xen.teardown import Teardown, release_error, tried
 from xenintro.xen.undo import AccessRequired, Pages, TrapOn, undo
 
@@ -100,8 +99,8 @@ def rescue(xc: Xc, domid: int, *, force: bool = False, keeper: Kept | None = Non
             _check_nobody_watches(xc, info, journal)
         interface = ring_interface(xc)
         if journal is None:
-            journal = Journal.begin(info, interface.id)
-        if not found or journal.entries.unknown:
+            journal = Journal.begin(info, interface.id, whatever_was_left(xc, info))
+        elif journal.entries.unknown:
             journal.record(whatever_was_left(xc, info))
         work = _Rescue(xc, info, interface, journal)
         work.run(keeper)
@@ -126,11 +125,19 @@ def left_behind(info: DomainInfo) -> bool:
     return state_file(info.uuid).exists()
 
 
-def needs_rescue(xc: Xc, info: DomainInfo) -> bool:
-    """Whether there is a sign that a monitor died: word of it, a ring, or vCPUs that do not run."""
+def needs_rescue(xc: Xc, info: DomainInfo, *, force: bool = False) -> bool:
+    """Whether there is a sign that a monitor died: word of it, a ring, or vCPUs that do not run.
+
+    Raises:
+        DomainBusyError: its monitor lives.
+    """
     if not info.hvm:
         return False
-    return left_behind(info) or ring_in_use(xc, info.domid) or bool(standing_still(xc, info))
+    journal = Journal.left(info, force=force)
+    if journal is not None:
+        journal.close()
+        return True
+    return bool(ring_in_use(xc, info.domid) or standing_still(xc, info))
 
 
 def _check_nobody_watches(xc: Xc, info: DomainInfo, journal: Journal | None) -> None:

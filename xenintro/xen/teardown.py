@@ -6,7 +6,7 @@ import logging
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from xenintro.errors import DomainGoneError, ReleaseError, XenintroError
+from xenintro.errors import DomainGoneError, NoSuchDomainError, ReleaseError, XenintroError
 from xenintro.xen.domains import called
 from xenintro.xen.undo import undo
 
@@ -98,17 +98,27 @@ class Teardown:
         try:
             while True:
                 sleep(_RUN_STEP)
-                after = self._vcpu_times().items()
-                ran = all(blocked or time > before[vcpu_id][0] for vcpu_id, (time, blocked) in after)
+                after = self._vcpu_times()
+                ran = len(before) == len(after) == self._attachment.info.nr_vcpus and all(
+                    blocked or time > before[vcpu_id][0] for vcpu_id, (time, blocked) in after.items()
+                )
                 if ran or monotonic() >= limit:
                     return ran
         finally:
             self._attachment.pause()
 
     def _vcpu_times(self) -> dict[int, tuple[int, bool]]:
+        """How long each vCPU has run, and whether it need not; one that Xen does not tell of is not in it."""
         times = {}
         for vcpu_id in range(self._attachment.info.nr_vcpus):
-            info = self._xc.vcpu_info(self._attachment.info.domid, vcpu_id)
+            try:
+                info = self._xc.vcpu_info(self._attachment.info.domid, vcpu_id)
+            except NoSuchDomainError:
+                times[vcpu_id] = 0, True  # a number that no vCPU has
+                continue
+            except XenintroError as error:
+                _log.info("while releasing: %s", error)
+                continue
             times[vcpu_id] = info.cpu_time_ns, info.blocked or not info.online
         return times
 
