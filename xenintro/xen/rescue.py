@@ -27,6 +27,7 @@ from xenintro.xen.leftovers import whatever_was_left
 from xenintro.xen.liveness import check_nobody_watches
 from xenintro.xen.preflight import ring_in_use, ring_interface
 from xenintro.xen.standstill import standing_still
+from xenintro.xen.statedir import state_file
 from xenintro.xen.teardown import Teardown, release_error, tried
 from xenintro.xen.undo import AccessRequired, Pages, TrapOn, undo
 
