@@ -76,7 +76,8 @@ class Layers:
                 why="a service watches one domain, by its name or UUID",
                 hint="in the file, or: xenintro serve --name NAME",
             )
-        return Settings(config, traps_of(config.traps), deadline_of(config.safety), sources)
+        deadline = deadline_of(config.safety)
+        return Settings(config, traps_of(config.traps), deadline, sources)
 
     def _layers(self) -> Iterator[tuple[str, dict[str, Any]]]:
         if self.path is not None:
@@ -174,9 +175,10 @@ def _wrong(error: msgspec.ValidationError, sources: Mapping[str, str]) -> UsageE
     what, path = (match["what"], match["path"]) if match else (str(error), "")
     below = path.partition("[")[0]
     source = next((sources[at] for at in sources if f"{at}.".startswith(f"{below}.")), "")
+    what = what[:1].lower() + what[1:]
     for word, ours in (("`", ""), ("object", "table"), ("array", "list"), ("enum ", "")):
         what = what.replace(word, ours)
-    text = f"{path}: {what[:1].lower()}{what[1:]}" if path else what
+    text = f"{path}: {what}" if path else what
     return UsageError(text, why=f"in {source}" if source else "")
 
 

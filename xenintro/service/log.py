@@ -5,16 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import select
+from collections import Counter
+from time import monotonic
 
 #: syslog(3): 3 error, 4 warning, 6 info, 7 debug.
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+#: Seconds between two warnings that say the same, and how many different ones are kept in mind.
+_REPEAT_EVERY, _MOST_KEPT = 5.0, 64
 
 #: A pipe that polls writable takes PIPE_BUF bytes without blocking (pipe(7)).
 _LONGEST = 4096
 
 
 class LogHandler(logging.Handler):
-    """Writes lines to a descriptor, and drops them while nobody reads: a log must not make a guest wait."""
+    """Writes lines to a descriptor, and drops them while nobody reads: a log must not make a guest wait.
+
+    What repeats itself, like a policy that fails at every event, is logged every few seconds with a count.
+    """
 
     def __init__(self, fd: int, *, journal: bool) -> None:
         super().__init__()
@@ -23,10 +31,14 @@ class LogHandler(logging.Handler):
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self.dropped = 0
+        self._said: dict[str, float] = {}  # warnings, and when they may be said again
+        self._held: Counter[str] = Counter()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line, or count it as dropped."""
+        """Write one line, or count it as dropped or repeated."""
         text = self.format(record).replace("\n", " ")
+        if record.levelno == logging.WARNING and (text := self._repeated(text)) == "":
+            return
         if self._journal:
             priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
             text = f"<{priority}>{text}"
@@ -39,6 +51,19 @@ class LogHandler(logging.Handler):
         except OSError:
             pass
         self.dropped += 1
+
+    def _repeated(self, text: str) -> str:
+        """The text with how often it was held back, or nothing if it was said just now."""
+        now = monotonic()
+        if now < self._said.get(text, 0.0):
+            self._held[text] += 1
+            return ""
+        if len(self._said) >= _MOST_KEPT:
+            self._said.clear()
+            self._held.clear()
+        self._said[text] = now + _REPEAT_EVERY
+        held = self._held.pop(text, 0)
+        return f"{text} (and {held} times more)" if held else text
 
 
 def set_up(verbosity: int) -> None:

@@ -162,12 +162,12 @@ class Service:
             self._tick(now)
 
     def _tick(self, now: float) -> None:
-        if now >= self._next_alive:
-            self._next_alive = now + self._notifier.interval
-            self._notifier.alive()
         if not self._ready:
             self._ready = True
             self._notifier.ready(status_text(self))
+        if now >= self._next_alive:
+            self._next_alive = now + self._notifier.interval
+            self._notifier.alive()
         if self._reload_asked:
             self._reload_asked = False
             self._reload()
