@@ -27,6 +27,13 @@ BACKSTOP = 0.1
 _BATCH = 64
 
 
+class PolicyInterrupted(BaseException):
+    """Raised inside a policy that does not come back when the session is to end."""
+
+    def __str__(self) -> str:
+        return "interrupted, it did not come back"
+
+
 class Handled(NamedTuple):
     """A request that has been answered. Times are monotonic nanoseconds.
 
@@ -132,11 +139,19 @@ class Session:
         self._limit = limit
         self._duration_ns = None if duration is None else int(duration * 1e9)
         self._stopping = False
-        self._policy_error: Exception | None = None
+        self._deciding = False
+        self._policy_error: BaseException | None = None
         self.summary = Summary()
 
     def stop(self) -> None:
-        """End `run` after the present batch; safe to call from a signal handler."""
+        """End `run` after the present batch; safe to call from a signal handler.
+
+        From now on no policy is asked. One that does not come back is interrupted by a second call, where
+        that comes from a signal handler.
+        """
+        if self._stopping and self._deciding:
+            self._deciding = False
+            raise PolicyInterrupted
         self._stopping = True
 
     def run(self) -> Summary:
@@ -187,14 +202,17 @@ class Session:
 
     def _wish(self, event: Event) -> Response | None:
         """What the policy answers; None lets the event happen."""
-        if self.decide is None or (self._wanted is not None and not self._wanted(event)):
+        if self.decide is None or self._stopping or (self._wanted is not None and not self._wanted(event)):
             return None
         try:
+            self._deciding = True
             response = self.decide(event)
+            self._deciding = False
             if response is None or response.name == ALLOWED.name:
                 return None
             self._source.check(event, response)
-        except Exception as error:
+        except (Exception, PolicyInterrupted) as error:
+            self._deciding = False
             self.summary.policy_errors += 1
             self._policy_error = error
             return None

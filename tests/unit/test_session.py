@@ -213,3 +213,20 @@ def test_an_observed_policy_changes_nothing() -> None:
     assert [handled.would for handled in seen] == ["deny", "deny"]
     assert [handled.response.name for handled in seen] == ["allow", "allow"]
     assert not any(decode(answer, V7).flags & Flag.DENY for answer in source.answers)
+
+
+def test_a_policy_that_does_not_come_back_is_interrupted_by_the_second_call() -> None:
+    source = Batches([CR3, CPUID])
+    asked = []
+
+    def decide(event: Event) -> None:
+        asked.append(event.reason)
+        session.stop()
+        session.stop()  # as a signal handler would, while the policy runs
+        raise AssertionError("not reached")
+
+    session = Session(source, decide=decide)
+    session.run()
+    assert asked == ["write_ctrlreg"], "no policy is asked once the session is to end"
+    assert session.summary.policy_errors == 1
+    assert len(source.answers) == 2

@@ -38,6 +38,8 @@ _CHANGING = 20.0
 _STUCK = 60.0
 #: How long the worker has to end after it was told to, and after it was told again.
 _ENDING, _ENDING_NOW = 10.0, 3.0
+#: When it is told again by us: that interrupts a policy that does not come back.
+_REMINDED = 2.0
 
 
 class Supervisor:
@@ -57,6 +59,7 @@ class Supervisor:
         self._work = work
         self._keeper: Keeper | None = None
         self._told: list[float] = []
+        self._reminded = False
         self._why = ""
 
     def run(self) -> int:
@@ -113,6 +116,9 @@ class Supervisor:
             ended, status = os.waitpid(worker, os.WNOHANG)
             if ended:
                 return status
+            if self._told and not self._reminded and monotonic() - self._told[0] > _REMINDED:
+                self._reminded = True
+                os.kill(worker, signal.SIGTERM)
             why = self._lost()
             if why:
                 self._why = why
@@ -120,7 +126,10 @@ class Supervisor:
 
     def _serve(self, channel: socket.socket) -> bool:
         """Do what the worker asks; False when it has closed its end."""
-        packet = channel.recv(256)
+        try:
+            packet = channel.recv(256)
+        except ConnectionResetError:  # it died before it had read our last word
+            return False
         if not packet:
             return False
         do, domid = json.loads(packet)

@@ -166,7 +166,10 @@ class Monitor:
 
     def put(self, response: bytes) -> bool:
         """See `xenintro.source.EventSource.put`."""
-        return self._ring().put(response)
+        in_time = self._ring().put(response)
+        if not in_time:
+            self._watcher.turning()  # a slow policy, not one that hangs
+        return in_time
 
     def flush(self) -> None:
         """See `xenintro.source.EventSource.flush`."""
