@@ -161,18 +161,23 @@ static void answer_oldest(struct xi_guard *guard, uint64_t now)
 	ring->holding = 0;
 }
 
-static int is_due(const struct xi_guard *guard, uint32_t index, uint64_t now)
+static uint64_t due_ns(const struct xi_guard *guard, uint32_t index)
 {
 	const struct xi_ring *ring = guard->ring;
+	const int claimed = ring->claiming && ring->claimed == index;
 
-	/* Signed: the loop may have claimed it after this look began. */
-	return (int64_t)(now - ring->since[index & (ring->nr_slots - 1)]) >= (int64_t)guard->deadline_ns;
+	return (claimed ? ring->claimed_ns : ring->since[index & (ring->nr_slots - 1)]) + guard->deadline_ns;
+}
+
+static int is_due(const struct xi_guard *guard, uint32_t index, uint64_t now)
+{
+	return due_ns(guard, index) <= now;
 }
 
 /* The earlier of two times: the one given, and when the request at this index is due if that is to come. */
 static uint64_t sooner(const struct xi_guard *guard, uint64_t next, uint32_t index, uint64_t now)
 {
-	uint64_t due = guard->ring->since[index & (guard->ring->nr_slots - 1)] + guard->deadline_ns;
+	uint64_t due = due_ns(guard, index);
 
 	return due > now && due < next ? due : next;
 }

@@ -163,9 +163,8 @@ int xi_ring_claim(struct xi_ring *ring, uint64_t now)
 	granted = ring->late == 0 && ring->req_cons != ring->rsp_prod_pvt;
 	if (granted) {
 		ring->claimed = ring->rsp_prod_pvt;
+		ring->claimed_ns = now;
 		ring->claiming = 1;
-		xi_ring_see(ring, ring->claimed + 1, now);
-		ring->since[ring->claimed & mask(ring)] = now;
 	}
 	pthread_mutex_unlock(&ring->lock);
 	return granted;

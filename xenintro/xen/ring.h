@@ -63,7 +63,8 @@ struct xi_ring {
 	uint32_t seen;		/* requests whose since is known */
 	uint8_t holding;
 	uint8_t claiming;
-	uint64_t since[XI_RING_MAX_SLOTS];	/* by slot: its request's age counts from here */
+	uint64_t claimed_ns;
+	uint64_t since[XI_RING_MAX_SLOTS];	/* by slot: when its request came, or earlier */
 };
 
 /*
