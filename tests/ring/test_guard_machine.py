@@ -1,4 +1,4 @@
-"""deadline: any order of steps of Xen, the loop and the guard; nobody waits longer, one answer each."""
+"""deadline: any order of steps of Xen, the loop and the guard; nobody waits longer, one answer each.
 
 The guard's looks come when it asks for them, on a clock of the machine's own. Xen here consumes responses
 when it is told of them, as the real one does, and checks that nothing reaches it that it should not see.
