@@ -15,7 +15,8 @@ import pytest
 from xenintro.errors import DomainBusyError, NoXenError, XenintroError
 from xenintro.traps import parse_traps
 from xenintro.xen.domains import DomainInfo
-from xenintro.xen.journal import Entries, Journal
+from xenintro.xen.entries import Entries
+from xenintro.xen.journal import Journal
 from xenintro.xen.statedir import holder, state_file
 from xenintro.xen.undo import UNDO, AccessRequired, Change, Pages, Steps, TrapOn, Views, change_of, undo
 
@@ -185,7 +186,7 @@ def test_another_boot_of_the_host_is_a_past_life(monkeypatch: pytest.MonkeyPatch
     died(*CHANGES)
     boot = tmp_path / "boot_id"
     boot.write_text("another\n")
-    monkeypatch.setattr("xenintro.xen.journal._BOOT_ID", boot)
+    monkeypatch.setattr("xenintro.xen.entries._BOOT_ID", boot)
     assert left() is None
 
 

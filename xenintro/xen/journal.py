@@ -11,13 +11,11 @@ import errno
 import logging
 import os
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
-
-import msgspec
 
 from xenintro.errors import DomainBusyError, NoSuchDomainError
 from xenintro.xen.domains import called, domain_info
+from xenintro.xen.entries import PAUSES, Entries, Header, boot_id, lines
 from xenintro.xen.statedir import (
     LockedError,
     holder,
@@ -29,94 +27,16 @@ from xenintro.xen.statedir import (
     unlock,
     writing,
 )
-from xenintro.xen.undo import Change
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from xenintro.xen.domains import DomainInfo
+    from xenintro.xen.undo import Change
     from xenintro.xen.xc import Xc
 
 _log = logging.getLogger(__name__)
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-#: The first line, always as long as this; Xen counts up to 255 pauses.
-_PAUSES = '{{"pauses":{:3},"maybe":{}}}\n'
-_decode_change = msgspec.json.Decoder(Change).decode
-
-
-class Header(msgspec.Struct, frozen=True, omit_defaults=False):
-    """Who attached to what.
-
-    Attributes:
-        uuid, domid, name, nr_vcpus: of the domain.
-        boot_id: of the control domain's kernel; under another one nothing of that time is left.
-        pid: of the process that attached.
-        interface: layout of the ring.
-        paused: somebody else had paused the domain.
-        v: version of the format.
-    """
-
-    uuid: str
-    domid: int
-    name: str | None
-    nr_vcpus: int
-    boot_id: str
-    pid: int
-    interface: str
-    paused: bool
-    v: int = 1
-
-
-class Entries:
-    """What a journal holds.
-
-    Attributes:
-        header: None if its process died before it touched the domain.
-        pauses: taken and not given back, for certain.
-        maybe: 1 while one more is being taken or given back.
-        port: Xen's end of the ring's event channel, None until there was one.
-        changes: in the order they were made.
-        unknown: whether there are lines that only a newer xenintro understands.
-    """
-
-    def __init__(self, header: Header | None = None) -> None:
-        self.header = header
-        self.pauses = 0
-        self.maybe = 0
-        self.port: int | None = None
-        self.changes: list[Change] = []
-        self.unknown = False
-
-    @classmethod
-    def parse(cls, data: bytes) -> Self:
-        """Read a journal. A torn last line does not count, nor does what follows damage."""
-        entries = cls()
-        lines = data.split(b"\n")[:-1]
-        try:
-            counts = msgspec.json.decode(lines[0])
-            entries.pauses, entries.maybe = counts["pauses"], counts["maybe"]
-            entries.header = msgspec.json.decode(lines[1], type=Header)
-        except (IndexError, KeyError, TypeError, msgspec.DecodeError):
-            return cls()
-        for line in lines[2:]:
-            entries._add(line)
-        return entries
-
-    def is_about(self, info: DomainInfo) -> bool:
-        """Whether it is about this very domain: a UUID survives a reboot of the guest, and of the host."""
-        header = self.header
-        return header is not None and (header.domid, header.boot_id) == (info.domid, _boot_id())
-
-    def _add(self, line: bytes) -> None:
-        try:
-            if b'"undo"' in line:
-                self.changes.append(_decode_change(line))
-            else:
-                self.port = msgspec.json.decode(line)["port"]
-        except (KeyError, TypeError, msgspec.DecodeError):
-            self.unknown = True
 
 
 class Journal:
@@ -200,11 +120,11 @@ class Journal:
             XenintroError, NoXenError: it cannot be written.
         """
         domain = (info.uuid, info.domid, info.name, info.nr_vcpus)
-        header = Header(*domain, _boot_id(), os.getpid(), interface, info.paused)
+        header = Header(*domain, boot_id(), os.getpid(), interface, info.paused)
         with writing(self.path):
             os.ftruncate(self._fd, 0)
             self._end = 0
-            self._append(_PAUSES.format(0, 0).encode() + _lines(header, *changes))
+            self._append(PAUSES.format(0, 0).encode() + lines(header, *changes))
             os.fsync(self._fd)
             sync_directory(self.path.parent)
         self.entries = Entries(header)
@@ -217,7 +137,7 @@ class Journal:
             XenintroError: they cannot be written.
         """
         with writing(self.path):
-            self._append(_lines(*changes))
+            self._append(lines(*changes))
             os.fsync(self._fd)
         self.entries.changes += changes
 
@@ -228,7 +148,7 @@ class Journal:
             XenintroError: it cannot be written.
         """
         with writing(self.path):
-            self._append(_lines({"port": port}))
+            self._append(lines({"port": port}))
         self.entries.port = port
 
     @contextmanager
@@ -310,7 +230,7 @@ class Journal:
 
     def _count(self, *, maybe: int) -> None:
         # The page cache outlives the process; after a crash of the host there is no domain to unpause.
-        os.pwrite(self._fd, _PAUSES.format(self.entries.pauses, maybe).encode(), 0)
+        os.pwrite(self._fd, PAUSES.format(self.entries.pauses, maybe).encode(), 0)
         self.entries.maybe = maybe
 
 
@@ -354,14 +274,6 @@ def _lives(xc: Xc, entries: Entries) -> bool:
     except NoSuchDomainError:
         return False
     return entries.is_about(info) and info.uuid == entries.header.uuid
-
-
-def _lines(*entries: object) -> bytes:
-    return b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
-
-
-def _boot_id() -> str:
-    return _BOOT_ID.read_text().strip()
 
 
 def _busy(info: DomainInfo, pid: int | None) -> DomainBusyError:
