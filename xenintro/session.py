@@ -194,10 +194,11 @@ class Session:
                     if request.answer(encode(event, response)):
                         batch.append((event, response, taken_ns, would))
         finally:
-            source.flush()
+            sooner_ns = source.flush()
         answered_ns = monotonic_ns()
         return [
-            Handled(event, response, taken, answered_ns, would) for event, response, taken, would in batch
+            Handled(event, response, taken_ns, sooner_ns if taken_ns < sooner_ns else answered_ns, would)
+            for event, response, taken_ns, would in batch
         ]
 
     def _wish(self, event: Event) -> Response | None:

@@ -64,8 +64,12 @@ class EventSource(Protocol):
             False if that request was let happen meanwhile: the answer is dropped, and `missed` tells of it.
         """
 
-    def flush(self) -> None:
-        """Publish all answers and tell the other side; nothing if there are none."""
+    def flush(self) -> int:
+        """Publish all answers and tell the other side; nothing if there are none.
+
+        Returns:
+            When the deadline thread did that for the first of them, in monotonic nanoseconds; 0 if it did not.
+        """
 
     def missed(self) -> list[Missed]:
         """What was let happen since the last call because this side was too slow, oldest first."""

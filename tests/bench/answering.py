@@ -93,8 +93,8 @@ class _PageSource:
     def put(self, response: bytes) -> bool:
         return self._ring.put(response)
 
-    def flush(self) -> None:
-        self._ring.publish()
+    def flush(self) -> int:
+        return self._ring.publish()
 
     def missed(self) -> list[Missed]:
         return []

@@ -205,7 +205,7 @@ class GuardMachine(RuleBasedStateMachine):
 
     @rule(tells=st.booleans())
     def publish(self, tells: bool) -> None:
-        self.ring.publish()
+        assert self.ring.publish() <= self.now
         if tells:
             self.notified(1, 7)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +39,7 @@ class Batches:
         self.prepare_fails_at: int | None = None
         self.late_at: set[int] = set()
         self.missing: list[Missed] = []
+        self.flushed_by_thread_ns = 0
 
     def wait(self, timeout: float) -> None:
         if not self.batches:
@@ -65,8 +67,9 @@ class Batches:
             self.missing.append(Missed(decode(self.taken[-1], V7), 1_000, 251_000_000))
         return not late
 
-    def flush(self) -> None:
+    def flush(self) -> int:
         self.flushed = len(self.answers)
+        return self.flushed_by_thread_ns
 
     def missed(self) -> list[Missed]:
         missed, self.missing = self.missing, []
@@ -192,6 +195,22 @@ def test_deadline_a_late_answer_is_dropped_counted_and_shown_as_what_was_sent() 
         ("write_ctrlreg", "deny", False),
     ]
     assert seen[0].pause_ns == session.summary.pauses["cpuid"].max == 250_999_000
+
+
+def test_a_pause_ends_when_the_deadline_thread_has_published_the_answer() -> None:
+    class Stalled(Batches):
+        """Nothing happens for long between the first answer and the second request."""
+
+        def put(self, response: bytes) -> bool:
+            in_time = super().put(response)
+            self.flushed_by_thread_ns = self.flushed_by_thread_ns or monotonic_ns()
+            return in_time
+
+    source = Stalled([CR3, CPUID])
+    seen: list[Handled] = []
+    run_to_the_end(Session(source, observers=[seen.extend]))
+    assert seen[0].answered_ns == source.flushed_by_thread_ns
+    assert seen[1].answered_ns > source.flushed_by_thread_ns
 
 
 def test_a_second_answer_is_refused() -> None:

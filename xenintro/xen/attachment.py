@@ -211,12 +211,14 @@ class Attachment:
         self._put += in_time
         return in_time
 
-    def flush(self) -> None:
-        """Publish the responses; Xen has consumed them when this returns."""
-        if self._put:
-            self.ring.publish()
-            self.channel.notify()
-            self._put = 0  # only now: what Xen was not told of is told again
+    def flush(self) -> int:
+        """Publish the responses; Xen has consumed them when this returns. See `Ring.publish`."""
+        if not self._put:
+            return 0
+        by_guard_ns = self.ring.publish()
+        self.channel.notify()
+        self._put = 0  # only now: what Xen was not told of is told again
+        return by_guard_ns
 
     def drain(self) -> int:
         """Answer what is on the ring with the least response; returns how many there were."""

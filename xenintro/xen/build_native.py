@@ -34,7 +34,7 @@ ffibuilder.cdef(
     int xi_ring_take(struct xi_ring *ring, void *request);
     int xi_ring_put(struct xi_ring *ring, const void *response);
     int xi_ring_claim(struct xi_ring *ring, uint64_t now);
-    void xi_ring_publish(struct xi_ring *ring);
+    uint64_t xi_ring_publish(struct xi_ring *ring);
     uint32_t xi_ring_unanswered(struct xi_ring *ring);
 
     struct xi_field { uint32_t offset; uint32_t size; uint64_t fixed; };

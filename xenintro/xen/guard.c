@@ -206,8 +206,12 @@ static int look(struct xi_guard *guard, uint64_t now, uint64_t *next)
 	}
 	if (waiting > 0)
 		*next = sooner(guard, *next, ring->rsp_prod_pvt, now);
-	if (ring_it)
+	if (ring_it) {
 		xi_ring_publish_locked(ring);
+		if (ring->unpublished != 0)
+			ring->published_ns = now;
+		ring->unpublished = 0;
+	}
 	return ring_it;
 }
 

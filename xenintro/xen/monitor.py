@@ -171,9 +171,9 @@ class Monitor:
             self._watcher.turning()  # a slow policy, not one that hangs
         return in_time
 
-    def flush(self) -> None:
+    def flush(self) -> int:
         """See `xenintro.source.EventSource.flush`."""
-        self._ring().flush()
+        return self._ring().flush()
 
     def missed(self) -> list[Missed]:
         """See `xenintro.source.EventSource.missed`."""

@@ -65,7 +65,7 @@ void xi_ring_init(struct xi_ring *ring)
 	__atomic_store_n(&page->rsp_prod, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&page->rsp_event, 1, __ATOMIC_RELAXED);
 	ring->req_cons = ring->rsp_prod_pvt = ring->seen = 0;
-	ring->late = 0;
+	ring->late = ring->unpublished = 0;
 	ring->claiming = 0;
 	pthread_mutex_unlock(&ring->lock);
 }
@@ -136,6 +136,7 @@ int xi_ring_put(struct xi_ring *ring, const void *response)
 		outcome = XI_RING_UNASKED;
 	} else {
 		put(ring, response);
+		ring->unpublished++;
 	}
 	pthread_mutex_unlock(&ring->lock);
 	return outcome;
@@ -177,11 +178,17 @@ void xi_ring_publish_locked(struct xi_ring *ring)
 	__atomic_store_n(&ring->page->rsp_prod, rsp_prod, __ATOMIC_RELEASE);
 }
 
-void xi_ring_publish(struct xi_ring *ring)
+uint64_t xi_ring_publish(struct xi_ring *ring)
 {
+	uint64_t by_guard_ns;
+
 	pthread_mutex_lock(&ring->lock);
 	xi_ring_publish_locked(ring);
+	by_guard_ns = ring->published_ns;
+	ring->published_ns = 0;
+	ring->unpublished = 0;
 	pthread_mutex_unlock(&ring->lock);
+	return by_guard_ns;
 }
 
 uint32_t xi_ring_unanswered(struct xi_ring *ring)

@@ -57,6 +57,7 @@ struct xi_ring {
 	uint32_t rsp_prod_pvt;	/* responses put, published or not */
 	uint32_t late;		/* requests that the loop has yet to answer, and the guard has */
 	uint32_t dropped;	/* responses that came too late */
+	uint32_t unpublished;	/* the loop's responses that Xen has not been shown */
 	uint32_t missed;	/* entries in the guard's log */
 	uint32_t held;		/* with holding: responses from this one on stay unpublished */
 	uint32_t claimed;	/* with claiming: the request that the loop has claimed */
@@ -64,6 +65,7 @@ struct xi_ring {
 	uint8_t holding;
 	uint8_t claiming;
 	uint64_t claimed_ns;
+	uint64_t published_ns;	/* when the guard last published responses of the loop, 0 if it did not */
 	uint64_t since[XI_RING_MAX_SLOTS];	/* by slot: when its request came, or earlier */
 };
 
@@ -99,8 +101,11 @@ int xi_ring_put(struct xi_ring *ring, const void *response);
  */
 int xi_ring_claim(struct xi_ring *ring, uint64_t now);
 
-/* Show Xen all responses put so far.  Ringing the event channel is the caller's. */
-void xi_ring_publish(struct xi_ring *ring);
+/*
+ * Show Xen all responses put so far.  Ringing the event channel is the caller's.
+ * Returns when the guard did that for responses put since the last time, 0 if it did not.
+ */
+uint64_t xi_ring_publish(struct xi_ring *ring);
 
 /* Requests taken that have no response yet. */
 uint32_t xi_ring_unanswered(struct xi_ring *ring);
