@@ -6,14 +6,18 @@ import os
 import select
 import stat
 import sys
+from contextlib import suppress
+from time import monotonic
 
 from xenintro_cli.output import ReaderGoneError, cannot_write
 
 #: Bytes kept for a reader that is slow or stopped (a pager, Ctrl-S, a dead ssh session).
 _KEPT = 32 << 20
-#: A pipe that polls writable takes PIPE_BUF bytes without blocking (pipe(7)); a terminal takes less.
+#: A pipe that polls writable takes PIPE_BUF bytes without blocking (pipe(7)).
 _PIPE_CHUNK = 4096
-_TERMINAL_CHUNK = 512
+_CHUNK = 1 << 16
+#: Seconds of writing at a time: a reader that has slept takes megabytes, and meanwhile the guest waits.
+_AT_A_TIME = 0.005
 
 
 class LiveStream:
@@ -24,13 +28,13 @@ class LiveStream:
     """
 
     def __init__(self) -> None:
-        self._fd = sys.stdout.fileno()
+        self._fd = _own_terminal(sys.stdout.fileno())
         self._kept = bytearray()
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
         mode = os.fstat(self._fd).st_mode
         waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-        self._chunk = _TERMINAL_CHUNK if os.isatty(self._fd) else _PIPE_CHUNK if waits else _KEPT
+        self._chunk = _PIPE_CHUNK if waits else _CHUNK
         self._held = False
         self.dropped = 0
 
@@ -53,8 +57,10 @@ class LiveStream:
             self.dropped += data.count(b"\n")
         else:
             self._kept += data
-        while self._kept and not self._held and self._poll.poll(0):
-            self._write_some()
+        until = monotonic() + _AT_A_TIME
+        while self._kept and not self._held and self._poll.poll(0) and self._write_some():
+            if monotonic() > until:
+                break
 
     def finish(self) -> None:
         """Write the rest, waiting for the reader: no guest waits any more.
@@ -64,14 +70,30 @@ class LiveStream:
             XenintroError: the output cannot be written.
         """
         while self._kept:
+            self._poll.poll()
             self._write_some()
 
-    def _write_some(self) -> None:
+    def _write_some(self) -> bool:
+        """Write a bit; False if nothing goes."""
         try:
             written = os.write(self._fd, self._kept[: self._chunk])
+        except BlockingIOError:
+            return False
         except BrokenPipeError as error:
             raise ReaderGoneError from error
         except OSError as error:
             self._kept.clear()
             raise cannot_write(error) from error
         del self._kept[:written]
+        return True
+
+
+def _own_terminal(fd: int) -> int:
+    """The same terminal, opened once more so as to never wait for it: it may say it has room for a byte.
+
+    The descriptor that was given is shared with the shell, and must go on waiting.
+    """
+    if os.isatty(fd):
+        with suppress(OSError):  # a terminal of another user, after su
+            return os.open(os.ttyname(fd), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return fd

@@ -51,7 +51,8 @@ def summary_lines(
         missed = f"{_grouped(summary.deadline_missed)} requests waited for the deadline"
         lines.append(f"  {missed} ({duration(deadline * 1e9)}) and were allowed")
     if summary.policy_errors:
-        lines.append(f"  {_grouped(summary.policy_errors)} decisions failed; those events were allowed")
+        decisions = "decision" if summary.policy_errors == 1 else "decisions"
+        lines.append(f"  {_grouped(summary.policy_errors)} {decisions} failed; those events were allowed")
     return lines
 
 

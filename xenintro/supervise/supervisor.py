@@ -36,6 +36,8 @@ _STOPPED = 2.0
 _CHANGING = 20.0
 #: A loop that has not come round for so long never will: the guest crawls from deadline to deadline.
 _STUCK = 60.0
+#: When that is said: nothing is printed meanwhile.
+_QUIET = 5.0
 #: How long the worker has to end after it was told to, and after it was told again.
 _ENDING, _ENDING_NOW = 10.0, 3.0
 #: When it is told again by us: that interrupts a policy that does not come back.
@@ -60,6 +62,7 @@ class Supervisor:
         self._keeper: Keeper | None = None
         self._told: list[float] = []
         self._reminded = False
+        self._said = False
         self._why = ""
 
     def run(self) -> int:
@@ -155,6 +158,9 @@ class Supervisor:
         limits = {"beat": _STOPPED, "turn": _STUCK}
         if board.read("phase") == CHANGING:
             limits = {"since": _CHANGING}
+        elif not self._said and now - board.read("turn") > _QUIET * 1e9:
+            self._said = True
+            _log.warning("no answer from the policy for %.0f s: events are allowed at their deadline", _QUIET)
         for field, seconds in limits.items():
             if now - board.read(field) > seconds * 1e9:
                 return _REASONS[field]
