@@ -36,7 +36,7 @@ _NOT_FOUND, _NOT_EXECUTABLE, _KILLED = 127, 126, 128
     "faults",
     multiple=True,
     metavar="SPEC",
-    help="Let a call fail, hang, kill its caller or meet a disaster: call=xc_monitor_cpuid,errno=ENOMEM,nth=2; "
+    help="Let a call fail, hang, kill its caller or meet a disaster: call=xc_monitor_cpuid,nth=2,errno=EIO; "
     "call=xc_monitor_enable,after=1,action=kill-client; call=xc_domain_unpause,order=destroy.",
 )
 @click.option("--events", type=click.IntRange(min=1), help="Interrupt COMMAND after so many answers.")

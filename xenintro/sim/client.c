@@ -98,16 +98,16 @@ static int64_t exchange(struct handle *handle, const struct request *request,
 		*fd = passed;
 	else if (passed >= 0)
 		close(passed);
-	if (reply.error) {
-		errno = reply.error;
-		return -1;
-	}
 	if (reply.length > (size_t)length - sizeof(reply)) {
 		errno = EMSGSIZE;
 		return -1;
 	}
 	if (out)
 		memcpy(out, handle->data, reply.length);
+	if (reply.error) {
+		errno = reply.error;
+		return -1;
+	}
 	return reply.value;
 }
 
@@ -327,15 +327,17 @@ EXPORT void *xc_monitor_enable(void *handle, uint64_t domid, uint32_t *port)
 		uint32_t port;
 	} made = { 0 };
 	void *ring = MAP_FAILED;
+	int64_t result;
 	int fd = -1;
 
 	if (!port) {
 		errno = EINVAL;
 		return NULL;
 	}
-	if (call(handle, "xc_monitor_enable", ARGS(domid), NULL, 0, &made, &fd) < 0)
+	result = call(handle, "xc_monitor_enable", ARGS(domid), NULL, 0, &made, &fd);
+	*port = made.port;	/* libxc can fail after Xen has made the ring */
+	if (result < 0)
 		return NULL;
-	*port = made.port;
 	if (fd >= 0) {
 		ring = map_frame(NULL, PROT_READ | PROT_WRITE, 0, fd, made.frame);
 		close(fd);

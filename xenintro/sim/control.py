@@ -38,6 +38,9 @@ def condition(machine: Machine, order: dict[str, Any]) -> Condition:
     if what == "retired":
         vcpus = _domain(machine, order).vcpus
         return lambda: all(vcpu.retired >= count for vcpu in vcpus)
+    if what == "progress":
+        wanted = [(vcpu, vcpu.retired + count) for vcpu in _domain(machine, order).vcpus]
+        return lambda: all(vcpu.retired >= retired for vcpu, retired in wanted)
     if what == "stuck":
         return lambda: len(machine.stuck()) >= count
     if what == "asleep":
@@ -125,6 +128,10 @@ def _forget_faults(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
     return {"left": machine.faults.clear()}
 
 
+def _calls(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
+    return machine.faults.counts()
+
+
 def _access(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
     domain = _domain(machine, order)
     return {"access": domain.access(int(order.get("view", 0)), int(order["gfn"]))}
@@ -159,6 +166,7 @@ ORDERS: dict[str, Callable[[Machine, dict[str, Any]], dict[str, Any]]] = {
     "unpause": _unpause,
     "fault": _fault,
     "forget-faults": _forget_faults,
+    "calls": _calls,
     "access": _access,
     "memory": _memory,
     "params": _params,

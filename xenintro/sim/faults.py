@@ -72,6 +72,10 @@ class Faults:
                 return fault
         return None
 
+    def counts(self) -> dict[str, int]:
+        """How often each call was made so far."""
+        return dict(self._counts)
+
     def count(self, call: str) -> int:
         """How often a call was made so far."""
         return self._counts.get(call, 0)

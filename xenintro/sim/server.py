@@ -142,11 +142,11 @@ class Server:
         except OSError as error:
             wire.send(connection, wire.Result(-1), error.errno or 0)
             return
-        if fault is not None and fault.after and self._strike(connection, client, fault):
+        if fault is not None and fault.after and self._strike(connection, client, fault, result.out):
             return
         wire.send(connection, result)
 
-    def _strike(self, connection: socket.socket, client: Client, fault: Fault) -> bool:
+    def _strike(self, connection: socket.socket, client: Client, fault: Fault, out: bytes = b"") -> bool:
         """Let a fault happen; whether the call gets no other answer."""
         if fault.action == "kill-client":
             os.kill(client.pid, signal.SIGKILL)
@@ -154,7 +154,7 @@ class Server:
             control.obey(self.machine, fault.order)
             return False
         elif fault.action == "fail":
-            wire.send(connection, wire.Result(-1), fault.errno)
+            wire.send(connection, wire.Result(-1, out), fault.errno)
         return True
 
     def _close(self, connection: socket.socket, client: Client) -> None:
