@@ -1,7 +1,7 @@
 """A monitor that stalls once, until a line comes on stdin: run by test_deadline.py in a process of its own.
 
-Usage: python -m tests.cli.stalling DIRECTORY KIND DEADLINE EVENTS. Says "stalled" when it does, and prints at the end,
-which the end of stdin brings, what it saw.
+Usage: python -m tests.cli.stalling DIRECTORY KIND DEADLINE EVENTS. Says "stalled" when it does, and prints
+at the end, which the end of stdin brings, what it saw.
 """
 
 from __future__ import annotations

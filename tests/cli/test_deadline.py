@@ -1,4 +1,4 @@
-"""deadline: whatever stalls Python, no vCPU waits longer than that, and the monitor goes on as if nothing was."""
+"""deadline: whatever stalls Python, no vCPU waits longer than that, and the monitor goes on afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ SLACK = 0.4
 #: Answers by the thread that each vCPU gets during the stall: it is longer than deadline and slack together.
 ROUNDS = 10
 VCPUS = 4
-EVENTS = "mem:w@0x400-0xbff:step,mem:x@0xc00-0xdff,cr0,cr3,cr4,msr:lstar,cpuid,int3,debug,desc,guest-request,interrupt"
+EVENTS = (
+    "mem:w@0x400-0xbff:step,mem:x@0xc00-0xdff,cr0,cr3,cr4,msr:lstar,cpuid,int3,debug,desc,guest-request,"
+    "interrupt"
+)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.slots import make_slot
 from xenintro.abi import Flag, interface
 from xenintro.codec import decode
@@ -93,3 +95,56 @@ def test_every_answer_asks_for_the_next_interrupt() -> None:
     assert guest.flags(event(12)) == Flag.GET_NEXT_INTERRUPT
     asynchronous = decode(make_slot(V7, 4), V7)
     assert guest.flags(asynchronous) == 0
+
+
+def test_what_comes_too_late_opens_no_page() -> None:
+    guest = Guest("mem:w@0x10:step")
+    guest.in_time = False
+    guest.flags(access(0x10))
+    guest.steps.missed(access(0x10), claimed=False)
+    assert guest.pages == {}
+    guest.in_time = True
+    assert guest.flags(access(0x10)) == Flag.TOGGLE_SINGLESTEP
+
+
+def test_a_step_that_the_deadline_thread_ended_closes_the_pages() -> None:
+    guest = Guest("mem:w@0x10:step")
+    guest.flags(access(0x10))
+    guest.steps.missed(step(), claimed=False)
+    assert guest.pages == {0x10: "rx"}
+    assert guest.flags(access(0x10)) == Flag.TOGGLE_SINGLESTEP
+
+
+def test_a_page_opened_for_an_answer_that_came_too_late_is_closed() -> None:
+    guest = Guest("mem:w@0x10:step")
+    guest.flags(access(0x10))
+    guest.steps.missed(access(0x10), claimed=True)
+    assert guest.pages == {0x10: "rx"}
+    assert guest.flags(access(0x10)) == Flag.TOGGLE_SINGLESTEP, "its vCPU never began to step"
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_a_vcpu_whose_second_access_was_missed_steps_on(claimed: bool) -> None:
+    guest = Guest("mem:w@0x10-0x11:step")
+    guest.flags(access(0x10))
+    if claimed:
+        guest.flags(access(0x11))
+    guest.steps.missed(access(0x11), claimed=claimed)
+    assert set(guest.pages.values()) == {"rx"}
+    assert guest.flags(access(0x10)) == 0, "toggling would end the step that is on"
+    assert guest.flags(step()) == Flag.TOGGLE_SINGLESTEP
+    assert set(guest.pages.values()) == {"rx"}
+
+
+def test_other_events_leave_a_step_alone() -> None:
+    guest = Guest("mem:w@0x10:step,cr3")
+    guest.flags(access(0x10))
+    guest.steps.missed(event(4), claimed=False)
+    assert guest.pages == {0x10: "rwx"}
+
+
+def test_what_the_deadline_thread_could_not_emulate_is_stepped_over() -> None:
+    guest = Guest("mem:w@0x10")
+    guest.steps.missed(access(0x10), claimed=False)
+    assert guest.flags(event(14)) == Flag.TOGGLE_SINGLESTEP
+    assert guest.pages == {0x10: "rwx"}

@@ -1,0 +1,159 @@
+"""The deadline thread as Python sees it: its life, its heartbeat, what it refuses."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import struct
+import threading
+from pathlib import Path
+from time import monotonic, monotonic_ns
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.slots import make_slot
+from xenintro.abi import interface
+from xenintro.codec import decode, encode
+from xenintro.errors import UsageError
+from xenintro.response import allow
+from xenintro.xen.guard import Guard
+from xenintro.xen.ring import Ring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LAYOUT = interface("vm_event-7")
+CR3 = make_slot(LAYOUT, 4, payload={"index": 1}, paused=True)
+CPUID = make_slot(LAYOUT, 10, payload={"insn_length": 2}, registers={"rip": 0x1000}, paused=True)
+MS = 1_000_000
+
+
+def comes_true(condition: Callable[[], bool]) -> bool:
+    limit = monotonic() + 20
+    while not condition() and monotonic() < limit:
+        threading.Event().wait(0.001)
+    return condition()
+
+
+def tasks() -> dict[str, Path]:
+    return {(task / "comm").read_text().strip(): task for task in Path("/proc/self/task").iterdir()}
+
+
+def post(page: bytearray, *requests: bytes) -> None:
+    for number, raw in enumerate(requests):
+        page[64 + number * 400 : 464 + number * 400] = raw
+    struct.pack_into("=I", page, 0, len(requests))
+
+
+@pytest.fixture
+def page() -> bytearray:
+    return bytearray(4096)
+
+
+@pytest.fixture
+def ring(page: bytearray) -> Ring:
+    ring = Ring(page, LAYOUT.slot_size, LAYOUT.nr_slots)
+    ring.init()
+    return ring
+
+
+def test_deadline_is_kept_by_a_thread_that_takes_no_signal(ring: Ring, page: bytearray) -> None:
+    guard = Guard(ring, LAYOUT, deadline=0.01)
+    guard.start()
+    try:
+        assert comes_true(lambda: "xenintro-guard" in tasks())
+        status = (tasks()["xenintro-guard"] / "status").read_text()
+        blocked = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")), 16)
+        assert all(blocked >> number - 1 & 1 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM))
+        post(page, CR3, CPUID)
+        assert comes_true(lambda: struct.unpack_from("=I", page, 8) == (2,))
+    finally:
+        guard.stop()
+    guard.stop()
+    assert "xenintro-guard" not in tasks()
+    missed = list(guard.missed())
+    assert [slot.raw for slot in missed] == [CR3, CPUID]
+    assert guard.answered == 2
+    assert guard.longest_ns == max(slot.answered_ns - slot.since_ns for slot in missed) >= 10 * MS
+    assert page[464:864] == guard.response(CPUID)
+
+
+def test_it_beats_while_it_lives(ring: Ring) -> None:
+    beat = ctypes.c_uint64(0)
+    guard = Guard(ring, LAYOUT, deadline=0.01, beat=ctypes.addressof(beat))
+    guard.start()
+    begun = monotonic_ns()
+    assert comes_true(lambda: beat.value > begun)
+    guard.stop()
+    last = beat.value
+    assert not comes_true_within(0.1, lambda: beat.value != last)
+
+
+def comes_true_within(seconds: float, condition: Callable[[], bool]) -> bool:
+    limit = monotonic() + seconds
+    while monotonic() < limit:
+        if condition():
+            return True
+    return False
+
+
+def test_stopping_waits_for_no_tick(ring: Ring) -> None:
+    guard = Guard(ring, LAYOUT, deadline=3600)
+    guard.start()
+    begun = monotonic()
+    guard.stop()
+    assert monotonic() - begun < 60  # a tick is 450 s
+
+
+def test_a_claim_is_refused_for_what_is_answered_and_holds_for_the_rest(ring: Ring, page: bytearray) -> None:
+    guard = Guard(ring, LAYOUT, deadline=0.08)
+    now = monotonic_ns()
+    guard.look(now)
+    post(page, CR3)
+    guard.look(now + 10 * MS)
+    post(page, CR3, CPUID)
+    for _ in range(2):
+        ring.take()
+    guard.look(now + 80 * MS)  # the first is due, the second is not
+    assert guard.answered == 1
+    assert not ring.claim(now + 80 * MS)
+    assert not ring.put(encode_allowed(CR3))
+    assert ring.claim(now + 85 * MS)
+    guard.look(now + 164 * MS)
+    assert guard.answered == 1
+    assert ring.put(encode_allowed(CPUID))
+    assert (ring.dropped, ring.unanswered) == (1, 0)
+
+
+def encode_allowed(raw: bytes) -> bytes:
+    event = decode(raw, LAYOUT)
+    return encode(event, allow(event))
+
+
+def test_a_damaged_page_is_left_alone(ring: Ring, page: bytearray) -> None:
+    guard = Guard(ring, LAYOUT, deadline=0.01)
+    struct.pack_into("=I", page, 0, 9)
+    before = bytes(page)
+    for time in range(0, 100, 5):
+        guard.look(monotonic_ns() + time * MS)
+    assert page == before
+    assert guard.answered == 0
+
+
+def test_more_than_the_log_holds_is_counted(ring: Ring, page: bytearray) -> None:
+    guard = Guard(ring, LAYOUT, deadline=0.01)
+    now = monotonic_ns()
+    for number in range(1030):
+        struct.pack_into("=I", page, 0, number + 1)
+        guard.look(now := now + 2 * MS)
+        struct.pack_into("=I", page, 12, struct.unpack_from("=I", page, 8)[0] + 1)
+    while guard.answered < 1030:
+        guard.look(now := now + 2 * MS)
+    assert guard.lost == 1030 - len(list(guard.missed())) == 6
+
+
+@pytest.mark.parametrize("deadline", [0, -1, 0.009])
+def test_a_deadline_is_never_off(ring: Ring, deadline: float) -> None:
+    with pytest.raises(UsageError, match="too short"):
+        Guard(ring, LAYOUT, deadline=deadline)
