@@ -44,6 +44,11 @@ fuzz: $(STAMP) ## fuzz the decoder for FUZZ_SECONDS (60)
 	@$(BIN)/python -m pip install -q atheris
 	@$(BIN)/python tests/fuzz/fuzz_decode.py -max_total_time=$(FUZZ_SECONDS)
 
+KILLS ?= 1000
+
+kills: $(STAMP) ## kill a watching process KILLS (1000) times at random instants; no guest may be lost
+	@$(BIN)/python -m tests.kills --count $(KILLS)
+
 bench: wheel ## measure, the lab included; ratios against references in the same run
 	@$(BIN)/python -m tests.bench
 
@@ -68,4 +73,4 @@ clean: ## remove what was built
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find xenintro cli tests -name '*.so' -delete -o -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test check lint format fuzz bench wheel lab test-lab test-lab-all clean
+.PHONY: help setup demo test check lint format fuzz kills bench wheel lab test-lab test-lab-all clean

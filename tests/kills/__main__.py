@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 from tests.kills.campaign import VCPUS, Kill, campaign
@@ -14,8 +15,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="one object per kill")
     options = parser.parse_args()
     kills = campaign(options.count, options.seed, _VICTIMS, progress=sys.stderr.isatty())
+    if options.json:
+        for kill in kills:
+            print(json.dumps(kill._asdict()))
+        return 0
     for vcpus in VCPUS:
         _say(f"{vcpus} vCPUs", [kill for kill in kills if kill.vcpus == vcpus])
     for victim in _VICTIMS:
