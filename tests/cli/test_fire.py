@@ -57,6 +57,8 @@ def test_paused_by_someone_else(storm: Forker, call: str, after: bool) -> None:
     assert (state["pauses"], state["ring"]) == (1, False)
     storm.simulation.control("unpause")
     storm.assert_given_back()
+    # A vCPU that may not run cannot take what it was answered with.
+    storm.assert_no_rule_broken("effects-lost")
 
 
 def test_paused_before_and_unpaused_meanwhile(storm: Forker) -> None:

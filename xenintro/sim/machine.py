@@ -184,6 +184,8 @@ class Machine:
     def armed(self, domain: Domain, what: str) -> None:
         """A trap was armed: the ring must be there, and initialised."""
         ring = domain.ring
+        if domain.dying:
+            return  # its ring went with it, whatever the client did
         if ring is None:
             self.rules.broke("trap-before-ring", f"domain {domain.domid}: {what}")
             return

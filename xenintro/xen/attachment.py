@@ -96,8 +96,11 @@ class Attachment:
             else:
                 self._adopt(kept)
         except BaseException as error:
+            gone = self.death() if isinstance(error, XenintroError) else None
             if failures := self.release():
                 raise release_error(info, failures) from error
+            if gone is not None:
+                raise gone from error
             raise
 
     def _make(self) -> None:
@@ -270,6 +273,16 @@ class Attachment:
                 hint=f"when it is back: xenintro watch --name {self.info.name or self.info.uuid}",
             )
         return info
+
+    def death(self) -> DomainGoneError | None:
+        """How the domain died, if it did: what other errors come from then."""
+        try:
+            self.check()
+        except DomainGoneError as gone:
+            return gone
+        except XenintroError:
+            return None  # Xen does not even say that; the first error tells more
+        return None
 
     def disable(self) -> None:
         """Give up the ring. vCPUs with unanswered requests stay paused for ever: drain first.

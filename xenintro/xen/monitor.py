@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between looks at whether the domain still lives, if xenstored does not tell: our channel never does.
+#: Seconds between looks at whether the domain still lives: our channel never tells, xenstored may not either.
 _CHECK_EVERY = 0.5
 
 
@@ -241,7 +241,7 @@ class Monitor:
         if attachment is None:
             return
         self._watcher.leaving()
-        gone = _death(attachment) if isinstance(error, XenintroError) else None
+        gone = attachment.death() if isinstance(error, XenintroError) else None
         self.failures = Teardown(self._xc, attachment, self._changes).run()
         self._end_journal(clean=not self.failures)
         self.unanswered = attachment.unanswered
@@ -287,13 +287,3 @@ class Monitor:
 
     def _set_access(self, gfn: int, access: str) -> None:
         self._xc.set_mem_access(self._domid, access, gfn, 1)
-
-
-def _death(attachment: Attachment) -> DomainGoneError | None:
-    try:
-        attachment.check()
-    except DomainGoneError as gone:
-        return gone
-    except XenintroError:
-        return None  # Xen does not even say that; the first error tells more
-    return None
