@@ -157,3 +157,11 @@ def test_more_than_the_log_holds_is_counted(ring: Ring, page: bytearray) -> None
 def test_a_deadline_is_never_off(ring: Ring, deadline: float) -> None:
     with pytest.raises(UsageError, match="too short"):
         Guard(ring, LAYOUT, deadline=deadline)
+
+
+def test_forgotten_it_ends() -> None:
+    guard = Guard(Ring(bytearray(4096), LAYOUT.slot_size, LAYOUT.nr_slots), LAYOUT)
+    guard.start()
+    assert comes_true(lambda: "xenintro-guard" in tasks())
+    del guard
+    assert "xenintro-guard" not in tasks()

@@ -6,6 +6,7 @@ sends is compiled here from `xenintro.response.allow`, the table that the loop u
 
 from __future__ import annotations
 
+from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,7 +84,8 @@ class Guard:
         check_deadline(deadline)
         self._ring = ring
         self._slot_size = interface.slot_size
-        self._guard: Any = ffi.new("struct xi_guard *")
+        # Forgotten while it runs, it ends before its memory and the ring's go; the partial keeps the ring.
+        self._guard: Any = ffi.gc(ffi.new("struct xi_guard *"), partial(_forget, ring))
         self._missed: Any = ffi.new("struct xi_missed *")
         self._guard.deadline_ns = int(deadline * 1e9)
         self._guard.answers = _answers(interface, singlestep_always=singlestep_always, interrupts=interrupts)
@@ -144,6 +146,10 @@ class Guard:
         """The longest that one of them waited."""
         longest: int = self._guard.longest_ns
         return longest
+
+
+def _forget(_ring: Ring, guard: Any) -> None:
+    lib.xi_guard_stop(guard)
 
 
 def check_deadline(seconds: float) -> None:
