@@ -6,12 +6,12 @@ import os
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from xenintro.errors import XenintroError
-from xenintro.sinks import jsonl
+from xenintro.sinks.answered import AnsweredLines
 from xenintro.sinks.text import Lines
 from xenintro_cli.style import Style
 
@@ -39,31 +39,14 @@ class JsonOutput:
 
     def __init__(self, domid: int, domain: str | None, write: Callable[[bytes], None]) -> None:
         self._write = write
-        self._domid = domid
-        self._domain = domain
+        self._lines = AnsweredLines(domid, domain)
         self._seq = 0
 
     def __call__(self, batch: list[Handled]) -> None:
         """Write one line per request."""
-        self._write(b"".join(jsonl.line(self._record(handled)) for handled in batch))
-
-    def _record(self, handled: Handled) -> dict[str, Any]:
-        record: dict[str, Any] = {
-            "v": 1,
-            "seq": self._seq,
-            "ts": jsonl.timestamp(handled.taken_ns + _CLOCK_OFFSET_NS),
-            "domid": self._domid,
-        }
-        if self._domain is not None:
-            record["domain"] = self._domain
-        record |= jsonl.event_record(handled.event)
-        record |= {"answer": handled.response.name, "rule": None, "pause_ns": handled.pause_ns}
-        if handled.would is not None:
-            record["would"] = handled.would
-        if handled.late:
-            record["late"] = True
-        self._seq += 1
-        return record
+        line, first = self._lines.line, self._seq
+        self._seq += len(batch)
+        self._write(b"".join(line(handled, seq) for seq, handled in enumerate(batch, first)))
 
 
 class HumanOutput:

@@ -76,6 +76,7 @@ class Service:
         self.reloaded: float | None = None
         self.reload_error: str | None = None
         self.version = xc.version()
+        self._versions = {"version": version("xenintro"), "xen": self.version}
         self._attach = attach
         self._finder = Finder(xc, self.settings.name)
         self.control = ControlSocket(own_socket_path(self.settings.name))
@@ -189,8 +190,7 @@ class Service:
             return
         monitor = self.monitor
         build = {
-            "version": version("xenintro"),
-            "xen": self.version,
+            **self._versions,
             "interface_version": str(monitor.interface.version) if monitor else "",
         }
         try:
