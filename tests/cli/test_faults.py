@@ -18,6 +18,8 @@ from xenintro.sim.errnos import ERRNOS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from _pytest.mark import ParameterSet
+
     from tests.cli.runner import Outcome
 
 EVENTS = "mem:w@0x400-0x23ff,cr3,msr:lstar,cpuid,int3,guest-request"
@@ -60,6 +62,19 @@ def code_of(call: str, errno: str) -> int:
     return {**CODES, **CODES_OF.get(call, {})}.get(errno, 1)
 
 
+def each_errno(*calls: str, nth: int = 1) -> list[ParameterSet]:
+    """Every errno of every call; those that end as another one of the call does are for the slow tests."""
+    cases = []
+    for call in calls:
+        seen: set[int] = set()
+        for name in ERRNOS[call]:
+            code = code_of(call, name)
+            marks = [pytest.mark.slow] if code in seen else []
+            cases.append(pytest.param(call, nth, name, marks=marks))
+            seen.add(code)
+    return cases
+
+
 @pytest.fixture(scope="module")
 def forker() -> Iterator[Forker]:
     with forking(vcpus=2, scenario="storm") as forker:
@@ -81,9 +96,9 @@ def test_the_lists_name_every_call_of_a_session(forker: Forker) -> None:
     assert made == named, made ^ named
 
 
-@pytest.mark.parametrize(("call", "errno"), [(call, name) for call in ATTACH for name in ERRNOS[call]])
-def test_attach(forker: Forker, call: str, errno: str) -> None:
-    forker.fault(call, errno=errno)
+@pytest.mark.parametrize(("call", "nth", "errno"), each_errno(*ATTACH))
+def test_attach(forker: Forker, call: str, nth: int, errno: str) -> None:
+    forker.fault(call, errno=errno, nth=nth)
     outcome = forker.run(EVENTS, count=10)
     assert outcome.code == code_of(call, errno), outcome.stderr
     if outcome.code:
@@ -102,17 +117,16 @@ def test_attach_where_the_call_took_effect_all_the_same(forker: Forker, call: st
     forker.assert_no_rule_broken()
 
 
-@pytest.mark.parametrize(("call", "errno"), [(call, name) for call in KEEPER for name in ERRNOS[call]])
-def test_without_a_second_way_to_the_ring(forker: Forker, call: str, errno: str) -> None:
-    forker.fault(call, errno=errno)
+@pytest.mark.parametrize(("call", "nth", "errno"), each_errno(*KEEPER))
+def test_without_a_second_way_to_the_ring(forker: Forker, call: str, nth: int, errno: str) -> None:
+    forker.fault(call, errno=errno, nth=nth)
     assert forker.run(EVENTS, count=10).code == 0
     forker.assert_given_back()
     forker.assert_no_rule_broken()
 
 
-@pytest.mark.parametrize("nth", [1, 3])
-@pytest.mark.parametrize(("call", "errno"), [(call, name) for call in LOOP for name in ERRNOS[call]])
-def test_loop(forker: Forker, call: str, errno: str, nth: int) -> None:
+@pytest.mark.parametrize(("call", "nth", "errno"), [*each_errno(*LOOP), *each_errno(*LOOP, nth=3)])
+def test_loop(forker: Forker, call: str, nth: int, errno: str) -> None:
     forker.fault(call, errno=errno, nth=nth)
     outcome = forker.run(EVENTS, count=200)
     assert outcome.code == code_of(call, errno), outcome.stderr
@@ -125,9 +139,9 @@ def test_loop(forker: Forker, call: str, errno: str, nth: int) -> None:
 @pytest.mark.parametrize(
     ("call", "nth", "errno"),
     [
-        *((call, 1, name) for call in TEARDOWN for name in ERRNOS[call]),
-        *((call, 2, name) for call in ("xc_domain_pause", "xc_domain_unpause") for name in ERRNOS[call]),
-        *((call, 2, name) for call in ATTACH if "monitor" in call for name in ("EIO", "ENOMEM")),
+        *each_errno(*TEARDOWN),
+        *each_errno("xc_domain_pause", "xc_domain_unpause", nth=2),
+        *((call, 2, "EIO") for call in ATTACH if call.startswith("xc_monitor_")),
         *((call, 1, "EIO") for call in CLOSING),
     ],
 )
@@ -142,7 +156,9 @@ def test_the_way_out(forker: Forker, call: str, nth: int, errno: str) -> None:
     forker.assert_given_back()
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "after", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["before", "after"]
+)
 @pytest.mark.parametrize("call", [*ATTACH, *LOOP, *TEARDOWN, *CLOSING])
 def test_killed_at_a_call(forker: Forker, call: str, after: bool) -> None:
     _killed(forker, call, 1, after)
