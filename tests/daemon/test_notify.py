@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 from time import monotonic_ns
 
+import pytest
+
 from tests.cli.simulated import finished
 from tests.daemon.daemon import CONFIG, daemon, worker_of
 
@@ -64,6 +66,7 @@ def test_a_domain_that_is_not_there_keeps_nobody_waiting(tmp_path: Path) -> None
         assert service.stop().code == 0
 
 
+@pytest.mark.slow
 def test_the_watchdog_is_fed_by_the_loop_alone(tmp_path: Path) -> None:
     """A policy that hangs stops it; the deadline lets the guest run on all the same."""
     policy = tmp_path / "stuck.py"

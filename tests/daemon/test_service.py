@@ -51,6 +51,7 @@ ONCHANGE = CONFIG + 'msr = [{ msr = "lstar", onchange = true }]\n'
 SLEEPY = "def decide(event, guest):\n    return None\n"
 
 
+@pytest.mark.slow
 def test_rebooted_twenty_times(tmp_path: Path) -> None:
     with daemon(tmp_path, vcpus=2) as service:
         service.ready()
@@ -78,6 +79,7 @@ def test_rebooted_twenty_times(tmp_path: Path) -> None:
         assert simulation.control("state", domid=domid)["ring"] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vcpus", [1, 4])
 def test_reload_under_load_loses_no_event(tmp_path: Path, vcpus: int) -> None:
     """Traps, mode, policies change over and over; what stays asked for is seen to the last event."""
