@@ -165,6 +165,28 @@ def test_a_bad_reload_changes_nothing(tmp_path: Path) -> None:
         service.host.assert_untouched()
 
 
+@pytest.mark.parametrize("call", ["xc_monitor_software_breakpoint", "xc_set_mem_access", "xc_domain_pause"])
+def test_traps_that_xen_refuses_change_nothing(tmp_path: Path, call: str) -> None:
+    with daemon(tmp_path) as service:
+        service.ready()
+        service.host.simulation.control("fault", fault={"call": call, "nth": 1, "errno": "ENOMEM"})
+        service.config.write_text(CONFIG + "int3 = true\n" + MORE)
+        service.reload()
+
+        status = service.ask("status")
+        assert status["reload_error"]
+        assert status["traps"] == ["cr3", "cpuid"]
+        assert {"software_breakpoint", "mov_to_msr"}.isdisjoint(
+            service.host.simulation.control("state")["armed"]
+        )
+        service.eventually(lambda now: now["events"] > status["events"] + 100)
+
+        service.reload()
+        assert "int3" in service.ask("status")["traps"], "the fault is over"
+        assert service.stop().code == 0
+        service.host.assert_untouched()
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

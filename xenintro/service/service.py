@@ -231,9 +231,11 @@ class Service:
         raise UsageError("not an order of the service", why=f"it knows {', '.join(ORDERS)}")
 
     def _set_mode(self, *, enforce: bool) -> None:
-        self.enforce = enforce
         if self._session is not None:
             self._session.enforce = enforce
+        if enforce == self.enforce:
+            return
+        self.enforce = enforce
         _log.info("mode: %s", "enforce" if enforce else "observe")
 
     def _load(self) -> tuple[Settings, Loaded, TextFile | None]:
