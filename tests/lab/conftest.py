@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ RETRIED = {"svm": (pytest.mark.flaky(reruns=1),)}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-releases", action="store_true", help="the lab on Xen 4.14 and 4.20 too")
+    parser.addoption("--kills", type=int, default=9, help="the lab's kills of a watching process, per boot")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,6 +63,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return order.get(spec.params.get("rig"), -1) if spec else -1
 
     items.sort(key=boot_of)
+
+
+_killed: list[str] = []
+
+
+def report(rig: Rig, what: str, kills: list[dict[str, Any]]) -> None:
+    """Tell at the end of the run how kills went."""
+    seconds = sorted(kill["seconds"] for kill in kills)
+    p50, p99 = seconds[len(seconds) // 2], seconds[len(seconds) * 99 // 100]
+    phases = Counter(kill["phase"] for kill in kills)
+    met = ", ".join(f"{count} in {phase}" for phase, count in sorted(phases.items()))
+    lost = sum(bool(kill["lost"]) for kill in kills)
+    _killed.append(
+        f"{rig.cpu} {rig.release.version}, {what}: {len(kills)} kills ({met}), "
+        f"guests lost: {lost}, running again p50 {p50:.2f} s p99 {p99:.2f} s"
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _killed:
+        terminalreporter.section("lab: killed watchers")
+        for line in _killed:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def newest_wheel() -> Path:
 def _install(wheel: Path, tree: Path) -> None:
     """Unpack the wheel and what it depends on for dom0's Python, and compile it there."""
     target = tree / _PACKAGES
-    platforms = [f"--platform=manylinux{tag}_x86_64" for tag in ("2014", "_2_28", "_2_17")]
+    platforms = [f"--platform=manylinux{tag}_x86_64" for tag in ("2014", "_2_17", "_2_28", "_2_34")]
     cache.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
          "--target", target, "--no-compile", "--only-binary=:all:", "--python-version=3.11",

@@ -42,6 +42,11 @@ long_mode:
     wrmsr
     movb $0xc3, PAGE_EXEC + OFF_EXEC    /* a function that only returns */
 
+    movl $PROGRESS, %edi                /* a host that does not scrub gives used pages */
+    movl $MAX_VCPUS, %ecx
+    xorl %eax, %eax
+    rep stosl
+
     movl start_info, %ebx
     movq 24(%rbx), %rax                 /* hvm_start_info.cmdline_paddr */
     movq %rax, cmdline
@@ -138,8 +143,8 @@ run_words:
     je 1b
     incq %rsi
     jmp 5b
-9:  lock incl loops(,%r15,4)
-    cmpl $1, loops(,%r15,4)
+9:  lock incl PROGRESS(,%r15,4)
+    cmpl $1, PROGRESS(,%r15,4)
     jne 10f
     lock incl finished
 10: ret
@@ -199,7 +204,7 @@ start_others:                           /* until there is no vCPU of the next nu
 1:  ret
 
     .data
-    .globl gdtr, idtr, cpus, loops
+    .globl gdtr, idtr
     .align 16
 gdt:
     .quad 0
@@ -234,7 +239,6 @@ smp: .long 0
 forever: .long 0
 finished: .long 0
 cpus: .long 1
-loops: .fill MAX_VCPUS, 4, 0
 counted: .fill COUNTERS, 4, 0
 word_smp: .asciz "smp"
 word_forever: .asciz "forever"

@@ -136,7 +136,7 @@ on_beat:
     movl beats, %eax
     call put_number
     xorl %ebx, %ebx
-1:  movl loops(,%rbx,4), %eax
+1:  movl PROGRESS(,%rbx,4), %eax
     call put_number
     incl %ebx
     cmpl cpus, %ebx
