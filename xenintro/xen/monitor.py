@@ -97,6 +97,7 @@ class Monitor:
         self._stepping = Stepping(traps, self._set_access, self._claim, can_step=self._can_step)
         self._missed: list[Missed] = []  # not shown yet
         self._unlearned: list[tuple[Event, bool]] = []  # what the stepping does not know yet
+        self._lost = 0  # events that were in neither
         self._changes: list[Change] = []
         self._next_check = 0.0
         self._attachment: Attachment | None = None
@@ -273,6 +274,9 @@ class Monitor:
             event = decode(slot.raw, self.interface)
             self._missed.append(Missed(event, slot.since_ns, slot.answered_ns))
             self._unlearned.append((event, slot.claimed))
+        if guard.lost != self._lost:
+            _log.warning("%d allowed events are not shown: too many waited", guard.lost - self._lost)
+            self._lost = guard.lost
 
     def _learn(self) -> None:
         """Before the next request is prepared: the thread may have ended a step, or answered instead."""
