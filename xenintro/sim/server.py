@@ -120,10 +120,10 @@ class Server:
         if name == "control":
             self._control(connection, json.loads(data))
             return
-        self._call(connection, client, name, arguments, data)
+        answered = self._call(connection, client, name, arguments, data)
         if name == "xenevtchn_open" and client.device is not None:
             self._watch(client.device.near.fileno(), client.device.serve)
-        if name.endswith("_close"):
+        if answered and name.endswith("_close"):
             self._close(connection, client)
 
     def _call(
@@ -133,29 +133,35 @@ class Server:
         name: str,
         arguments: tuple[int, ...],
         data: bytes,
-    ) -> None:
+    ) -> bool:
+        """Do one call; False if its caller never hears of it: it was killed, or hangs."""
         fault = self.machine.faults.meets(name)
-        if fault is not None and not fault.after and self._strike(connection, client, fault):
-            return
-        try:
-            result = perform(client, name, arguments, data)
-        except OSError as error:
-            wire.send(connection, wire.Result(-1), error.errno or 0)
-            return
-        if fault is not None and fault.after and self._strike(connection, client, fault, result.out):
-            return
-        wire.send(connection, result)
+        if fault is not None and not fault.after and self._strikes(client, fault):
+            return False
+        answer = wire.Result(-1)
+        error = 0
+        if fault is not None and not fault.after and fault.action == "fail":
+            error = fault.errno
+        else:
+            try:
+                answer = perform(client, name, arguments, data)
+            except OSError as refused:
+                error = refused.errno or 0
+        if fault is not None and fault.after:
+            if self._strikes(client, fault):
+                return False
+            if fault.action == "fail" and not error:
+                answer, error = wire.Result(-1, answer.out), fault.errno
+        wire.send(connection, answer, error)
+        return True
 
-    def _strike(self, connection: socket.socket, client: Client, fault: Fault, out: bytes = b"") -> bool:
-        """Let a fault happen; whether the call gets no other answer."""
+    def _strikes(self, client: Client, fault: Fault) -> bool:
+        """Kill or disaster; whether the call gets no answer."""
         if fault.action == "kill-client":
             os.kill(client.pid, signal.SIGKILL)
         elif fault.action == "order":
             control.obey(self.machine, fault.order)
-            return False
-        elif fault.action == "fail":
-            wire.send(connection, wire.Result(-1, out), fault.errno)
-        return True
+        return fault.action in ("kill-client", "hang")
 
     def _close(self, connection: socket.socket, client: Client) -> None:
         self._forget(connection.fileno())

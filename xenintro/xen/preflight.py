@@ -140,9 +140,13 @@ def page_permissions(xc: Xc, domid: int) -> bool:
     """
     try:
         xc.get_mem_access(domid, _DEFAULT_PAGE)
-    except XenCallError as error:
-        if error.errno == errno.ENODEV:
+    except XenintroError as error:
+        if isinstance(error, XenCallError) and error.errno == errno.ENODEV:
             return False
+        if domain_info(xc, domid, named=False).dying:  # EINVAL says that too
+            raise DomainGoneError(
+                f"domain {domid} was just destroyed", why="Xen is freeing it", hint="see: xenintro list"
+            ) from error
         raise
     return True
 
