@@ -19,7 +19,7 @@ from xenintro.xen.injection import INT3_LENGTH, SW_EXCEPTION
 from xenintro.xen.ring import ffi, lib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from xenintro.abi import Field, Interface
     from xenintro.xen.evtchn import NotifyTarget
@@ -84,8 +84,9 @@ class Guard:
         check_deadline(deadline)
         self._ring = ring
         self._slot_size = interface.slot_size
-        # Forgotten while it runs, it ends before its memory and the ring's go; the partial keeps the ring.
-        self._guard: Any = ffi.gc(ffi.new("struct xi_guard *"), partial(_forget, ring))
+        # Forgotten while it runs, it ends before its memory and the ring's go; the partial keeps the ring, and
+        # the function: at the interpreter's end this module may be gone first.
+        self._guard: Any = ffi.gc(ffi.new("struct xi_guard *"), partial(_forget, lib.xi_guard_stop, ring))
         self._missed: Any = ffi.new("struct xi_missed *")
         self._guard.deadline_ns = int(deadline * 1e9)
         self._guard.answers = _answers(interface, singlestep_always=singlestep_always, interrupts=interrupts)
@@ -148,8 +149,8 @@ class Guard:
         return longest
 
 
-def _forget(_ring: Ring, guard: Any) -> None:
-    lib.xi_guard_stop(guard)
+def _forget(stop: Callable[[Any], None], _ring: Ring, guard: Any) -> None:
+    stop(guard)
 
 
 def check_deadline(seconds: float) -> None:
