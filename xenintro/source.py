@@ -68,7 +68,8 @@ class EventSource(Protocol):
         """Publish all answers and tell the other side; nothing if there are none.
 
         Returns:
-            When the deadline thread did that for the first of them, in monotonic nanoseconds; 0 if it did not.
+            When the deadline thread did that for the first of them, in monotonic nanoseconds; 0 if it did
+            not.
         """
 
     def missed(self) -> list[Missed]:
