@@ -23,8 +23,10 @@ _log = logging.getLogger(__name__)
 #: and newer); looking again after this many seconds bounds what that costs.
 BACKSTOP = 0.1
 
-#: Answered requests that may wait to be shown while more come.
-_BATCH = 64
+#: Answered requests that may wait to be shown while more come, and how long.
+_BATCH, _BATCH_NS = 64, 100_000_000
+#: How long answers may wait for those to the next requests, so that Xen is told of all at once.
+_TOGETHER_NS = 5_000_000
 
 
 class PolicyInterrupted(BaseException):
@@ -164,10 +166,14 @@ class Session:
         try:
             while not self._done():
                 self._source.wait(BACKSTOP)
+                until_ns = monotonic_ns() + _BATCH_NS
                 batch = self.answer_batch()
                 try:
                     # Those who wait go before those who watch: look again before anything is shown.
-                    while 0 < len(batch) < _BATCH and (more := self.answer_batch()):
+                    while 0 < len(batch) < _BATCH and monotonic_ns() < until_ns:
+                        more = self.answer_batch()
+                        if not more:
+                            break
                         batch += more
                 finally:
                     self._observe(batch)  # what was answered is shown, whatever came after it
@@ -176,10 +182,11 @@ class Session:
         return self.summary
 
     def answer_batch(self) -> list[Handled]:
-        """Answer every request that is there now, and tell Xen."""
+        """Answer every request that is there now, and tell Xen; only some of them if a policy is slow."""
         source = self._source
         interface = source.interface
         batch = []
+        first_ns = 0
         try:
             for request in source.requests():
                 taken_ns = monotonic_ns()
@@ -193,6 +200,9 @@ class Session:
                     response = source.prepare(event, wish)
                     if request.answer(encode(event, response)):
                         batch.append((event, response, taken_ns, would))
+                first_ns = first_ns or taken_ns
+                if taken_ns - first_ns > _TOGETHER_NS:
+                    break  # the next request will be there each time, for ever
         finally:
             sooner_ns = source.flush()
         answered_ns = monotonic_ns()
