@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment without what would change the output."""
-    dropped = ("NO_COLOR", "FORCE_COLOR", "TERM", "XENINTRO_XEN")
+    dropped = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "XENINTRO_XEN")
     return {name: value for name, value in os.environ.items() if name not in dropped} | changes
 
 

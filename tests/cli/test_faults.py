@@ -149,7 +149,7 @@ def test_the_way_out(forker: Forker, call: str, nth: int, errno: str) -> None:
     """One failing step does not keep the others from being done, and what is left the supervisor does."""
     forker.fault(call, errno=errno, nth=nth)
     outcome = forker.run(EVENTS, count=30)
-    assert outcome.code in (0, 1, 10), outcome.stderr
+    assert outcome.code in (0, 1), outcome.stderr
     if outcome.code:
         assert call in outcome.stderr
         assert "this is a bug" not in outcome.stderr
@@ -177,7 +177,8 @@ def _killed(forker: Forker, call: str, nth: int, after: bool) -> None:
     outcome = forker.run(EVENTS, count=50)
     if outcome.code:  # 0: the session made fewer calls, or it was not the worker's
         assert outcome.code == 1, outcome.stderr
-        assert "SIGKILL" in outcome.stderr
+        # SIGTERM: it was the supervisor that died, when its worker was about to end anyway.
+        assert "SIGKILL" in outcome.stderr or "SIGTERM" in outcome.stderr
         assert_said(outcome)
     forker.assert_given_back()
 
@@ -204,7 +205,7 @@ def _hangs(forker: Forker, call: str, after: bool) -> None:
     forker.fault(call, action="hang", after=after)
     outcome = forker.run(EVENTS, count=50, patience=0.5)
     assert outcome.code == 1, outcome.stderr
-    assert "SIGKILL" in outcome.stderr
+    assert "had to be killed" in outcome.stderr
     forker.assert_given_back()
 
 

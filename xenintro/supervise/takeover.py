@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from typing import TYPE_CHECKING
 
-from xenintro.errors import WorkerDiedError
+from xenintro.errors import ReleaseError, WorkerDiedError, XenintroError
 from xenintro.xen.domains import called, domain_info
 from xenintro.xen.rescue import left_behind, rescue
 from xenintro.xen.xc import Xc
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from xenintro.xen.keeper import Keeper
     from xenintro.xen.library import Library
 
+_log = logging.getLogger(__name__)
+
 _WHY = "somebody killed it, it crashed, or the kernel ran out of memory (see dmesg)"
 
-_UNTOUCHED = "no domain was changed"
+_UNTOUCHED = "no domain is left changed"
 
 
 def ended(
@@ -41,9 +44,8 @@ def ended(
     code = os.waitstatus_to_exitcode(status)
     if code >= 0 and not board.attached:
         return code
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     if not board.attached:
-        raise WorkerDiedError(f"the watching process {how}", why=why or _WHY, hint=_UNTOUCHED)
+        raise WorkerDiedError(f"the watching process {_how(code, why)}", why=why or _WHY, hint=_UNTOUCHED)
     domid, port, tag = (board.read(field) for field in ("domid", "port", "tag"))
     if keeper is not None and not (port and keeper.adopt(port, tag)):
         keeper = None
@@ -51,4 +53,15 @@ def ended(
         info = domain_info(xc, domid)
         # Without a journal it had not come so far as to change anything.
         done = str(rescue(xc, domid, keeper=keeper)) if left_behind(info) else _UNTOUCHED
-    raise WorkerDiedError(f"the process that watched {called(info)} {how}", why=why or _WHY, hint=done)
+    if code == ReleaseError.exit_code:  # it has said what it could not do; now that is done
+        _log.warning("after all, %s", done)
+        return XenintroError.exit_code
+    raise WorkerDiedError(
+        f"the process that watched {called(info)} {_how(code, why)}", why=why or _WHY, hint=done
+    )
+
+
+def _how(code: int, why: str) -> str:
+    if why:
+        return "had to be killed"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

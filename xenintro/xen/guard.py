@@ -84,8 +84,8 @@ class Guard:
         check_deadline(deadline)
         self._ring = ring
         self._slot_size = interface.slot_size
-        # Forgotten while it runs, it ends before its memory and the ring's go. The partial keeps the ring, and
-        # the function too: at the interpreter's end this module may be gone first.
+        # Forgotten while it runs, it ends before its memory and the ring's go. The partial keeps the ring and
+        # the function: at the interpreter's end this module may be gone first.
         self._guard: Any = ffi.gc(ffi.new("struct xi_guard *"), partial(_forget, lib.xi_guard_stop, ring))
         self._missed: Any = ffi.new("struct xi_missed *")
         self._guard.deadline_ns = int(deadline * 1e9)
