@@ -17,6 +17,7 @@ def test_twenty_times_in_a_row(rig: Rig) -> None:
     with Guest(rig, f"forever smp {words}", 2) as guest:
         guest.unpause()
         guest.done()
+        guest.slow_down()
         for turn in range(20):
             watch = f"xenintro watch --domid {guest.domid} -e {events} -c 40 --format jsonl"
             ended = rig.run(f"{watch} > out || cat out; wc -l < out", timeout=120)

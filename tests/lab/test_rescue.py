@@ -30,8 +30,8 @@ _GUESTS = {
     ],
 }
 
-#: What is killed beside the worker: by whom the guest is given back then.
-_OTHERS = ["supervisor", "job", "front", "all", "all"]
+#: What is killed beside the worker.
+_OTHERS = ["supervisor", "job", "all", "all"]
 
 #: The words of xen-access and of the guest, by emulator: what freezes the guest.
 _XEN_ACCESS = {"svm": [("cpuid", "cpuid"), ("write_ctrlreg_cr4", "bench-cr4")], "vmx": [("write", "write")]}
@@ -55,49 +55,41 @@ def _kill(rig: Rig, guest: Guest, events: str, victims: list[str]) -> list[dict[
     return [json.loads(line) for line in done.output.splitlines()]
 
 
-def _killed(rig: Rig, vcpus: int, words: str, events: str, victims: list[str]) -> None:
-    with Guest(rig, f"forever {words}", vcpus) as guest:
-        guest.unpause()
-        guest.done()
-        kills = _kill(rig, guest, events, victims)
-        report(rig, f"{vcpus} vCPUs, {events}", kills)
-        assert [kill for kill in kills if kill["lost"]] == []
-        assert Counter(kill["victim"] for kill in kills) == Counter(victims)
-        assert guest.runs()
-
-
 def test_killed_watchers(rig: Rig, request: pytest.FixtureRequest) -> None:
-    """SIGKILL to the watching process while it attaches, watches and lets go: its supervisor takes over."""
+    """SIGKILL while it attaches, watches and lets go, to the watching process: its supervisor takes over.
+
+    Without a supervisor the watching process ends in order; if all died, there is `xenintro rescue`.
+    """
     guests = _GUESTS[rig.cpu]
-    total = request.config.getoption("--kills")
-    for number, guest in enumerate(guests):
-        share = (total + number) // len(guests)
-        _killed(rig, *guest, ["worker"] * share)
+    for number, (vcpus, words, events) in enumerate(guests):
+        victims = ["worker"] * ((request.config.getoption("--kills") + number) // len(guests))
+        victims += _OTHERS if vcpus == 2 else []
+        with Guest(rig, f"forever {words}", vcpus) as guest:
+            guest.unpause()
+            guest.done()
+            guest.slow_down()
+            kills = _kill(rig, guest, events, victims)
+            report(rig, f"{vcpus} vCPUs, {events}", kills)
+            assert [kill for kill in kills if kill["lost"]] == []
+            assert Counter(kill["victim"] for kill in kills) == Counter(victims)
+            assert guest.runs()
 
 
-def test_killed_with_its_supervisor(rig: Rig) -> None:
-    """Without a supervisor the watching process ends in order; if all died, there is `xenintro rescue`."""
-    _killed(rig, *_GUESTS[rig.cpu][1], _OTHERS)
-
-
-@pytest.mark.parametrize("mode", range(2))
-def test_frozen_by_xen_access(rig: Rig, mode: int) -> None:
-    if mode >= len(_XEN_ACCESS[rig.cpu]):
-        pytest.skip("one way to freeze it is enough here")
-    watch, words = _XEN_ACCESS[rig.cpu][mode]
-    with Guest(rig, f"smp {words}", 2) as guest:
-        job = rig.start(f"xen-access {guest.domid} {watch}")
-        job.wait("grep -q ^starting err", timeout=300)
-        job.wait("kill -STOP $(cat pid)")
-        guest.unpause()
-        _stands_still(job)
-        job.finish("KILL")
-        rescue = f"xenintro rescue --domid {guest.domid}"
-        done = rig.run(rescue, timeout=300).output
-        assert re.search(r"^[12] of 2 vCPUs stood still and run again", done), done
-        guest.done()
-        assert rig.run(f"{rescue} --if-needed", timeout=300).output == ""
-        assert len(guest.progress()) == 2
+def test_frozen_by_xen_access(rig: Rig) -> None:
+    for watch, words in _XEN_ACCESS[rig.cpu]:
+        with Guest(rig, f"smp {words}", 2) as guest:
+            job = rig.start(f"xen-access {guest.domid} {watch}")
+            job.wait("grep -q ^starting err", timeout=300)
+            job.wait("kill -STOP $(cat pid)")
+            guest.unpause()
+            _stands_still(job)
+            job.finish("KILL")
+            rescue = f"xenintro rescue --domid {guest.domid}"
+            done = rig.run(rescue, timeout=300).output
+            assert re.search(r"^[12] of 2 vCPUs stood still and run again", done), done
+            guest.done()
+            assert rig.run(f"{rescue} --if-needed", timeout=300).output == ""
+            assert len(guest.progress()) == 2
 
 
 def _stands_still(job: Job) -> None:
@@ -105,6 +97,7 @@ def _stands_still(job: Job) -> None:
     job.wait('before=$(xl vcpu-list lab); sleep 1; [ "$before" = "$(xl vcpu-list lab)" ]')
 
 
+@pytest.mark.cpus("svm")
 def test_rescue_leaves_a_living_watcher_alone(rig: Rig) -> None:
     with Guest(rig, "cr3") as guest:
         job = attach(guest, "cr3")
@@ -117,6 +110,7 @@ def test_rescue_leaves_a_living_watcher_alone(rig: Rig) -> None:
         assert len(ended.output.splitlines()) > 1
 
 
+@pytest.mark.cpus("svm")
 def test_policy_that_sleeps(rig: Rig) -> None:
     """Each event waits for the deadline, and not for the policy."""
     rig.put("/root/sleeps.py", _SLEEPS)
@@ -128,7 +122,7 @@ def test_policy_that_sleeps(rig: Rig) -> None:
         assert guest.runs()
         ended = job.finish("INT", timeout=300)
         assert ended.status == 0, ended.errors
-        waits = [json.loads(line)["pause_ns"] / 1e9 for line in ended.output.splitlines()]
-        assert min(waits) > _DEADLINE * 0.9
-        assert max(waits) < 1, waits
+        shown = [json.loads(line) for line in ended.output.splitlines()]
+        assert min(event["pause_ns"] for event in shown if event.get("late")) >= _DEADLINE * 1e9
+        assert max(event["pause_ns"] for event in shown) < 1e9
         assert guest.runs()

@@ -22,7 +22,7 @@ import xenintro.xen.rescue
 import xenintro.xen.xc
 from xenintro.xen.domains import domain_info
 from xenintro.xen.preflight import ring_in_use
-from xenintro.xen.statedir import state_files
+from xenintro.xen.statedir import state_directory
 from xenintro.xen.xc import Xc, libraries_of
 from xenintro_cli.__main__ import run
 
@@ -78,9 +78,9 @@ class Turn:
         """What it is doing."""
         if self.asked_to_end:
             return "teardown"
-        if "watching" in _ERR.read_text():
+        if _ERR.stat().st_size:  # it says that it watches
             return "watch"
-        return "attach" if state_files() else "before"
+        return "attach" if _journals() else "before"
 
     def supervisor(self) -> int:
         """Its process, 0 if there is none."""
@@ -92,12 +92,11 @@ class Turn:
         return _child(supervisor) if supervisor else 0
 
     def kill(self, victim: str) -> None:
-        """SIGKILL to the worker, the supervisor, the front, its job, or to all three at once."""
+        """SIGKILL to the worker, the supervisor, the job (the front's process group), or to all at once."""
         worker, supervisor = self.worker(), self.supervisor()
         targets = {
             "worker": [worker],
             "supervisor": [supervisor],
-            "front": [self.front],
             "job": [-self.front],
             # The worker last: the supervisor would rescue its guest.
             "all": [self.front, supervisor, worker],
@@ -118,6 +117,13 @@ def forked(arguments: list[str]) -> int:
     for number, path in enumerate((Path(os.devnull), _OUT, _ERR)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), number)
     os._exit(run(arguments))
+
+
+def _journals() -> list[Path]:
+    try:
+        return list(state_directory().iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def _child(pid: int) -> int:
@@ -209,7 +215,7 @@ class Kills:
     def _left(self) -> list[str]:
         """What a dead watcher has left in the domain."""
         paused = domain_info(self._xc, self._domid, named=False).paused
-        found = {"pause": paused, "ring": ring_in_use(self._xc, self._domid), "journal": state_files()}
+        found = {"pause": paused, "ring": ring_in_use(self._xc, self._domid), "journal": _journals()}
         return [what for what, there in found.items() if there]
 
 
