@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -23,7 +24,8 @@ def guarded(function: Callable[[], object]) -> int:
         code = function()
         sys.stdout.flush()
     except XenintroError as error:
-        show(error)
+        with suppress(OSError):  # nobody reads stderr: the exit code remains
+            show(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 0
@@ -31,10 +33,11 @@ def guarded(function: Callable[[], object]) -> int:
         _discard_the_rest()
         return 0
     except Exception as error:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        else:
-            show(_bug(error))
+        with suppress(OSError):
+            if "--debug" in sys.argv:
+                traceback.print_exc()
+            else:
+                show(_bug(error))
         return XenintroError.exit_code
     return code if isinstance(code, int) else 0
 
@@ -51,7 +54,7 @@ def show(error: XenintroError) -> None:
 def _bug(error: Exception) -> XenintroError:
     return XenintroError(
         f"unexpected {type(error).__name__}: {error}",
-        why="this is a bug in xenintro; a domain that was watched has been released",
+        why="this is a bug in xenintro; if a guest does not run now: xenintro rescue --domid N",
         hint="for the traceback: xenintro --debug ...",
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from xenintro.sinks.stderr import NeverWaiting
 from xenintro.units import parse_duration, parse_int
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ deadline = click.option(
     type=Duration(),
     default=f"{DEADLINE * 1000:.0f}ms",
     show_default=True,
-    help="Longest a vCPU may wait; then its event is allowed.",
+    help="When an event is allowed if the policy has not answered it.",
 )
 
 
@@ -103,4 +104,4 @@ def talk(function: F) -> F:
 
 def _set_level(ctx: click.Context, param: click.Parameter, value: int) -> None:
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=levels[min(value, 2)])
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=levels[min(value, 2)], stream=NeverWaiting())

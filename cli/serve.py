@@ -14,7 +14,7 @@ from xenintro_cli.output import write, write_lines
 
 if TYPE_CHECKING:
     from xenintro.service.layers import Layers
-    from xenintro.supervise import Link
+    from xenintro.supervise.link import Link
 
 
 @click.command(name="serve")
@@ -72,7 +72,7 @@ def serve(layers: Layers, selection: str, *, verbosity: int = 0) -> int:
         # Native parts are imported only now: --help works where they are not installed.
         from xenintro.service.log import set_up
         from xenintro.service.service import Service
-        from xenintro.supervise import supervised
+        from xenintro.supervise.front import supervised
         from xenintro.xen.monitor import Monitor
         from xenintro.xen.xc import Xc, libraries_of
 

@@ -6,13 +6,16 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from xenintro.supervise.signals import ENDING, HANGUP_AND_USER
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xenintro.session import Session
     from xenintro_cli.stream import LiveStream
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM)
+#: Everything that a terminal or a service manager sends.
+ALL_ENDING = (*ENDING, *HANGUP_AND_USER)
 
 
 @contextmanager
@@ -23,7 +26,7 @@ def stopped_by_signals(session: Session, stream: LiveStream) -> Iterator[None]:
     ignored before (nohup) stays ignored.
     """
     before: dict[int, Any] = {}
-    for number in _ENDING:
+    for number in ALL_ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, lambda *_: session.stop())
     before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, lambda *_: stream.hold())

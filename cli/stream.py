@@ -6,9 +6,9 @@ import os
 import select
 import stat
 import sys
-from contextlib import suppress
 from time import monotonic
 
+from xenintro.sinks.stderr import open_again
 from xenintro_cli.output import ReaderGoneError, cannot_write
 
 #: Bytes kept for a reader that is slow or stopped (a pager, Ctrl-S, a dead ssh session).
@@ -28,7 +28,7 @@ class LiveStream:
     """
 
     def __init__(self) -> None:
-        self._fd = _own_terminal(sys.stdout.fileno())
+        self._fd = open_again(sys.stdout.fileno())
         self._kept = bytearray()
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
@@ -86,14 +86,3 @@ class LiveStream:
             raise cannot_write(error) from error
         del self._kept[:written]
         return True
-
-
-def _own_terminal(fd: int) -> int:
-    """The same terminal, opened once more so as to never wait for it: it may say it has room for a byte.
-
-    The descriptor that was given is shared with the shell, and must go on waiting.
-    """
-    if os.isatty(fd):
-        with suppress(OSError):  # a terminal of another user, after su
-            return os.open(os.ttyname(fd), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-    return fd

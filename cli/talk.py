@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
+from xenintro.sinks.stderr import NeverWaiting
 from xenintro.units import format_ns
 from xenintro_cli.output import say
 from xenintro_cli.summary import summary_lines
@@ -27,8 +28,13 @@ class Talk:
         """The domain is watched."""
         info = monitor.info
         vcpus = f"{info.nr_vcpus} vCPU{'s' if info.nr_vcpus > 1 else ''}"
-        self._say(f"watching {_called(monitor)}: {events}")
-        self._say(self._style.dim(f"Xen {version}, {monitor.interface.id}, {vcpus}; Ctrl-C ends"))
+        lines = (
+            f"watching {_called(monitor)}: {events}",
+            self._style.dim(f"Xen {version}, {monitor.interface.id}, {vcpus}; Ctrl-C ends"),
+        )
+        if not self._quiet:
+            # The guest runs already, and its events do not wait for a reader of stderr.
+            NeverWaiting().write("".join(f"{line}\n" for line in lines))
 
     def stopping(self) -> None:
         """The domain is about to be given back."""

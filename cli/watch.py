@@ -13,14 +13,14 @@ from xenintro_cli import options
 from xenintro_cli.ending import guarded
 from xenintro_cli.host import find_domain, libraries
 from xenintro_cli.output import HumanOutput, JsonOutput
-from xenintro_cli.signals import stopped_by_signals
+from xenintro_cli.signals import ALL_ENDING, stopped_by_signals
 from xenintro_cli.stream import LiveStream
 from xenintro_cli.style import Style
 from xenintro_cli.talk import Talk
 
 if TYPE_CHECKING:
     from xenintro.policy import Policy
-    from xenintro.supervise import Link
+    from xenintro.supervise.link import Link
     from xenintro.xen.xc import Xc
 
 #: Watched when no events are named: rare in a running guest, and possible on every x86 host.
@@ -112,18 +112,17 @@ def watch(choice: Choice, selection: str, pace: int | None = None) -> int:
     with libraries(selection, pace) as directory:
         # Native parts are imported only now: --help works where they are not installed.
         from xenintro.policy import load
-        from xenintro.supervise import supervised
+        from xenintro.supervise.front import supervised
         from xenintro.xen.xc import Xc, libraries_of
 
-        policies = [load(spec) for spec in choice.policies]
         library, own_domid = libraries_of(directory)
 
         def work(link: Link) -> int:
             with Xc(library, own_domid=own_domid) as xc:
-                watch_domain(choice, xc, policies, link)
+                watch_domain(choice, xc, [load(spec) for spec in choice.policies], link)
             return 0
 
-        return supervised(library, own_domid, work, guarded)
+        return supervised(library, own_domid, work, guarded, ALL_ENDING)
 
 
 def watch_domain(choice: Choice, xc: Xc, policies: list[Policy], link: Link) -> None:

@@ -143,6 +143,7 @@ class Session:
         self._stopping = False
         self._deciding = False
         self._policy_error: BaseException | None = None
+        self._said = ""
         self.summary = Summary()
 
     def stop(self) -> None:
@@ -238,9 +239,10 @@ class Session:
             batch = [*late, *batch]
         for handled in batch:
             self.summary.count(handled)
-        if self._policy_error is not None:
-            _log.warning("the policy failed, events are allowed: %s", self._policy_error)
-            self._policy_error = None
+        if self._policy_error is not None and str(self._policy_error) != self._said:
+            self._said = str(self._policy_error)
+            _log.warning("the policy failed, events are allowed: %s", self._said)
+        self._policy_error = None
         wanted = self._wanted
         shown = batch if wanted is None else [handled for handled in batch if wanted(handled.event)]
         if self._limit is not None:

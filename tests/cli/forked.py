@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tests.cli.runner import Outcome
 from xenintro.sim.launch import Simulation
-from xenintro.supervise import supervised, supervisor
+from xenintro.supervise import limits
+from xenintro.supervise.front import supervised
 from xenintro.xen.xc import Xc, libraries_of
 from xenintro_cli.ending import guarded
 from xenintro_cli.watch import Choice, watch_domain
@@ -21,7 +22,7 @@ from xenintro_cli.watch import Choice, watch_domain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xenintro.supervise import Link
+    from xenintro.supervise.link import Link
 
 DEADLINE = 30.0
 
@@ -124,7 +125,7 @@ class Forker:
             sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
             os.environ.update(self.simulation.environment)
             if patience is not None:
-                supervisor._CHANGING = supervisor._STUCK = patience
+                limits._CHANGING = limits._STUCK = patience
             library, own_domid = self._loaded
 
             def work(link: Link) -> int:

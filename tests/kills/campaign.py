@@ -20,14 +20,14 @@ import xenintro.session
 import xenintro.xen.monitor  # noqa: F401 - what a worker imports is there before the fork
 from xenintro.policy import load
 from xenintro.sim.launch import Simulation
-from xenintro.supervise import supervised
+from xenintro.supervise.front import supervised
 from xenintro.xen.process import adopt_orphans
 from xenintro.xen.xc import Xc, libraries_of
 from xenintro_cli.ending import guarded
 from xenintro_cli.watch import Choice, watch_domain
 
 if TYPE_CHECKING:
-    from xenintro.supervise import Link
+    from xenintro.supervise.link import Link
 
 VCPUS = (1, 2, 8, 12)
 EVENTS = "cr3,cpuid,msr:lstar,int3,guest-request,mem:w@0x400-0xbff:step"

@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from xenintro.supervise.board import Board
-from xenintro.supervise.signals import PASSED, Forwarding
+from xenintro.supervise.limits import Limits
+from xenintro.supervise.signals import ENDING, Forwarding, held_back
 from xenintro.supervise.supervisor import Supervisor
 from xenintro.supervise.takeover import ended
 from xenintro.xen.process import adopt_orphans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from xenintro.supervise.link import Link
     from xenintro.xen.library import Library
+
+#: Seconds that a worker may take to say who it is, and between two looks at one without a supervisor.
+_BORN, _LOOK = 1.0, 0.05
 
 
 def supervised(
@@ -25,6 +30,7 @@ def supervised(
     own_domid: int,
     work: Callable[[Link], int],
     guarded: Callable[[Callable[[], int]], int],
+    ending: Sequence[int] = ENDING,
 ) -> int:
     """Run a function in a worker process under a supervisor; returns the exit code.
 
@@ -37,24 +43,31 @@ def supervised(
         own_domid: the domain that these processes run in.
         work: runs in the worker; returns an exit code.
         guarded: calls a function and makes of its errors a message and an exit code.
+        ending: the signals that tell the worker to end.
+
+    Raises:
+        WorkerDiedError, ReleaseError: the supervisor died too; see `xenintro.supervise.takeover.ended`.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     board = Board()
     adopt_orphans()
     forwarding = Forwarding(_stop_with_the_job)
-    # What comes before the supervisor has its own handlers waits for them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED)
+    front = os.getpid()
     try:
-        supervisor = os.fork()
-        if supervisor == 0:
-            forwarding.undo()
-            watched = Supervisor(library, own_domid, board, lambda link: guarded(lambda: work(link)))
-            os._exit(guarded(watched.run))
-        forwarding.start(supervisor)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED)
+        with held_back():
+            supervisor = os.fork()
+            if supervisor == 0:
+                forwarding.undo()
+                watched = Supervisor(
+                    library, own_domid, board, lambda link: guarded(lambda: work(link)), ending
+                )
+                os._exit(guarded(lambda: watched.run(front)))
+            forwarding.start(supervisor)
         code = os.waitstatus_to_exitcode(os.waitpid(supervisor, 0)[1])
-        return code if code >= 0 else _without_supervisor(library, own_domid, board)
+        if code >= 0:
+            return code
+        return _without_supervisor(library, own_domid, board, forwarding)
     finally:
         forwarding.undo()
 
@@ -65,8 +78,32 @@ def _stop_with_the_job(number: int) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def _without_supervisor(library: Library, own_domid: int, board: Board) -> int:
-    """The supervisor was killed, its worker is ours now and has been told to end."""
-    worker = board.read("worker")
-    status = os.waitpid(worker, 0)[1] if worker else signal.SIGKILL
-    return ended(status, "", board, library, own_domid)
+def _without_supervisor(library: Library, own_domid: int, board: Board, forwarding: Forwarding) -> int:
+    """The supervisor was killed; its worker is ours now, has been told to end, and is seen to that."""
+    limits, why = Limits(board), ""
+    limits.told()
+    worker = _worker(board)
+    if worker:
+        forwarding.start(worker)
+    while worker:
+        try:
+            pid, status = os.waitpid(worker, os.WNOHANG)
+        except ChildProcessError:  # the supervisor had seen its end, and was about to give the domain back
+            break
+        if pid:
+            return ended(status, why, board, library, own_domid)
+        if limits.remind():
+            os.kill(worker, signal.SIGTERM)
+        why = limits.broken()
+        if why:
+            os.kill(worker, signal.SIGKILL)
+        sleep(_LOOK)
+    return ended(signal.SIGKILL, why, board, library, own_domid)
+
+
+def _worker(board: Board) -> int:
+    """The worker's process; 0 if there never was one."""
+    until = monotonic() + _BORN
+    while not (worker := board.read("worker")) and monotonic() < until:
+        sleep(_LOOK)
+    return worker

@@ -25,6 +25,7 @@ class Link:
         self._board = board
         self._channel = channel
         self._channel.settimeout(_KEEP_SECONDS)
+        self._asked = 0
 
     @property
     def beat(self) -> memoryview:
@@ -41,6 +42,10 @@ class Link:
         """The ring exists: Xen's end of its event channel, and the mark on its page."""
         self._board.write(port=port, tag=tag)
 
+    def changing(self) -> None:
+        """Something is about to be done to the domain, or undone: it may be paused, and that takes time."""
+        self._board.enter(CHANGING)
+
     def watching(self) -> None:
         """Traps are on, the domain runs, and the deadline thread beats."""
         self._board.enter(WATCHING)
@@ -49,17 +54,15 @@ class Link:
         """The loop has come round."""
         self._board.write(turn=monotonic_ns())
 
-    def leaving(self) -> None:
-        """The domain is being given back."""
-        self._board.enter(CHANGING)
-
     def released(self) -> None:
         """Nothing is left to give back; the page must go, it keeps a dead domain from being freed."""
         self._board.leave()
         self._ask("drop", 0)
 
     def _ask(self, do: str, domid: int) -> None:
+        self._asked += 1
         # Without a supervisor, or with a slow one, the deadline thread and the journal remain.
         with suppress(OSError):
-            self._channel.send(json.dumps([do, domid]).encode())
-            self._channel.recv(16)
+            self._channel.send(json.dumps([self._asked, do, domid]).encode())
+            while (answer := self._channel.recv(32)) and int(answer) != self._asked:
+                pass  # to a question that was given up

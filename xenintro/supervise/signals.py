@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-#: What ends a session in order, or reloads and rotates in a service.
+#: What ends every verb in order.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM)
-PASSED = (*ENDING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGCONT)
+#: What ends a session in order too, and has other meanings for a service.
+HANGUP_AND_USER = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+PASSED = (*ENDING, *HANGUP_AND_USER, signal.SIGTSTP, signal.SIGCONT)
 
 
 class Forwarding:
@@ -22,8 +24,8 @@ class Forwarding:
         also: called with each signal after it was passed on.
     """
 
-    def __init__(self, also: Callable[[int], None] | None = None) -> None:
-        self.to: int | None = None
+    def __init__(self, also: Callable[[int], None]) -> None:
+        self._to: int | None = None
         self._waiting: list[int] = []
         self._also = also
         self._before: dict[int, Any] = {}
@@ -33,7 +35,7 @@ class Forwarding:
 
     def start(self, pid: int) -> None:
         """Name the process; what came before is passed on now."""
-        self.to = pid
+        self._to = pid
         for number in self._waiting:
             self._kill(number)
 
@@ -43,13 +45,35 @@ class Forwarding:
             signal.signal(number, handler)
 
     def _pass(self, number: int, frame: object) -> None:
-        if self.to is None:
+        if self._to is None:
             self._waiting.append(number)
         else:
             self._kill(number)
-        if self._also is not None:
-            self._also(number)
+        self._also(number)
 
     def _kill(self, number: int) -> None:
         with suppress(ProcessLookupError):
-            os.kill(self.to or 0, number)
+            os.kill(self._to or 0, number)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let signals wait: for a fork, until each side has the handlers that are its own."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED)
+    try:
+        yield
+    finally:
+        release()
+
+
+def release() -> None:
+    """Let signals come that were held back."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED)
+
+
+def name_of(number: int) -> str:
+    """``SIGKILL``; real-time signals have no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import select
 import signal
 import socket
-from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, NoReturn
 
 from xenintro.errors import XenintroError
-from xenintro.supervise.board import CHANGING
+from xenintro.supervise.limits import Limits
 from xenintro.supervise.link import Link
-from xenintro.supervise.signals import ENDING, PASSED, Forwarding
+from xenintro.supervise.signals import Forwarding, held_back, release
 from xenintro.supervise.takeover import ended
+from xenintro.xen.domains import domain_info, is_gone
 from xenintro.xen.keeper import Keeper
-from xenintro.xen.process import die_with_parent
+from xenintro.xen.process import die_with, oom_score, set_oom_score
 from xenintro.xen.xc import Xc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from xenintro.supervise.board import Board
+    from xenintro.xen.domains import DomainInfo
     from xenintro.xen.library import Library
 
 _log = logging.getLogger(__name__)
 
 #: Seconds between looks at the worker's beats.
 _LOOK = 0.25
-#: A worker whose deadline thread has not beaten for so long is stopped: nobody answers the guest.
-_STOPPED = 2.0
-#: Attaching and giving back take milliseconds, page by page some seconds; the guest may be paused meanwhile.
-_CHANGING = 20.0
-#: A loop that has not come round for so long never will: the guest crawls from deadline to deadline.
-_STUCK = 60.0
-#: When that is said: nothing is printed meanwhile.
+#: A loop that has not come round for so long is said to be stuck: nothing is printed meanwhile.
 _QUIET = 5.0
-#: How long the worker has to end after it was told to, and after it was told again.
-_ENDING, _ENDING_NOW = 10.0, 3.0
-#: When it is told again by us: that interrupts a policy that does not come back.
-_REMINDED = 2.0
+#: It does not notice either, then, that its domain has died.
+_BLIND = 1.0
+#: The kernel is to end the worker rather than the one that can save its guest.
+_OOM_SCORE = -900
 
 
 class Supervisor:
@@ -52,58 +48,79 @@ class Supervisor:
         own_domid: the domain that these processes run in.
         board: what the worker writes.
         work: runs in the worker; returns its exit code.
+        ending: the signals that tell the worker to end.
     """
 
-    def __init__(self, library: Library, own_domid: int, board: Board, work: Callable[[Link], int]) -> None:
+    def __init__(
+        self,
+        library: Library,
+        own_domid: int,
+        board: Board,
+        work: Callable[[Link], int],
+        ending: Sequence[int],
+    ) -> None:
         self._library = library
         self._own_domid = own_domid
         self._board = board
         self._work = work
+        self._ending = ending
+        self._limits = Limits(board)
+        self._heard: set[int] = set()
         self._keeper: Keeper | None = None
-        self._told: list[float] = []
-        self._reminded = False
+        self._domain: tuple[Xc, DomainInfo] | None = None
         self._said = False
         self._why = ""
 
-    def run(self) -> int:
+    def run(self, front: int) -> int:
         """Start the worker, and see it to its end; returns its exit code.
+
+        Args:
+            front: the process that forked this one.
 
         Raises:
             WorkerDiedError: it ended badly; the domain was given back.
             ReleaseError: it ended badly, and the domain could not be given back.
         """
         os.setsid()
-        die_with_parent(signal.SIGTERM)
-        _prefer_others_for_oom()
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        forwarding = Forwarding(self._heard)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED)
+        forwarding = Forwarding(self._hear)
+        release()
+        die_with(front, signal.SIGTERM)
+        score = oom_score()
+        set_oom_score(_OOM_SCORE)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        worker = os.fork()
-        if worker == 0:
-            for fd in (wake_read, wake_write, ours.detach()):
-                os.close(fd)
-            self._become_worker(forwarding, theirs)
+        supervisor = os.getpid()
+        with held_back():
+            worker = os.fork()
+            if worker == 0:
+                self._board.write(worker=os.getpid())
+                for fd in (wake_read, wake_write, ours.detach()):
+                    os.close(fd)
+                set_oom_score(score)
+                self._become_worker(supervisor, forwarding, theirs)
+            self._board.write(worker=worker)
+            forwarding.start(worker)
         theirs.close()
-        self._board.write(worker=worker)
-        forwarding.start(worker)
         status = self._watch(worker, wake_read, ours)
-        if os.WIFSIGNALED(status) and self._told and not self._board.attached:
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in self._heard and not self._board.attached:
             return 0  # it had not come so far as to mind signals
         try:
             return ended(status, self._why, self._board, self._library, self._own_domid, self._keeper)
         finally:
             self._drop()
 
-    def _become_worker(self, forwarding: Forwarding, channel: socket.socket) -> NoReturn:
+    def _become_worker(self, supervisor: int, forwarding: Forwarding, channel: socket.socket) -> NoReturn:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.setsid()
-        die_with_parent(signal.SIGTERM)
         forwarding.undo()
-        os._exit(self._work(Link(self._board, channel)))
+        os.setsid()
+        release()
+        die_with(supervisor, signal.SIGTERM)
+        code = self._work(Link(self._board, channel))
+        gc.collect()  # what a policy has left in the buffers of its files is written
+        os._exit(code)
 
     def _watch(self, worker: int, wake: int, channel: socket.socket) -> int:
         """Serve the worker until it has ended; returns its wait status."""
@@ -116,81 +133,60 @@ class Supervisor:
                     os.read(wake, 4096)
                 elif not self._serve(channel):
                     poll.unregister(channel)
-            ended, status = os.waitpid(worker, os.WNOHANG)
-            if ended:
+            pid, status = os.waitpid(worker, os.WNOHANG)
+            if pid:
                 return status
-            if self._told and not self._reminded and monotonic() - self._told[0] > _REMINDED:
-                self._reminded = True
+            if self._limits.remind():
                 os.kill(worker, signal.SIGTERM)
-            why = self._lost()
-            if why:
-                self._why = why
+            self._why = self._limits.broken() or self._blind()
+            if self._why:
                 os.kill(worker, signal.SIGKILL)
+                return os.waitpid(worker, 0)[1]
 
     def _serve(self, channel: socket.socket) -> bool:
         """Do what the worker asks; False when it has closed its end."""
-        try:
-            packet = channel.recv(256)
-        except ConnectionResetError:  # it died before it had read our last word
-            return False
+        packet = channel.recv(256)
         if not packet:
             return False
-        do, domid = json.loads(packet)
-        self._drop()
-        if do == "keep":
-            try:
-                self._keeper = Keeper(Xc(self._library, own_domid=self._own_domid), domid)
-            except XenintroError as error:
-                _log.info("no second way to the ring of domain %d: %s", domid, error)
+        number, do, domid = json.loads(packet)
+        # A question that came too late finds a ring already: its page cannot be had any more.
+        if do == "drop" or not self._board.read("port"):
+            self._drop()
+        if do == "keep" and not self._board.read("port"):
+            self._keep(domid)
         try:
-            channel.send(b"done")
+            channel.send(b"%d" % number)
         except OSError:
             return False
         return True
 
-    def _lost(self) -> str:
-        """Why the worker must be killed; empty if it lives."""
-        board, now = self._board, monotonic_ns()
-        if self._told and self._ends_too_slowly():
-            return "it did not end when it was told to"
-        if not board.attached:
-            return ""
-        limits = {"beat": _STOPPED, "turn": _STUCK}
-        if board.read("phase") == CHANGING:
-            limits = {"since": _CHANGING}
-        elif not self._said and now - board.read("turn") > _QUIET * 1e9:
-            self._said = True
-            _log.warning("no answer from the policy for %.0f s: events are allowed at their deadline", _QUIET)
-        for field, seconds in limits.items():
-            if now - board.read(field) > seconds * 1e9:
-                return _REASONS[field]
-        return ""
-
-    def _heard(self, number: int) -> None:
-        if number in ENDING:
-            self._told.append(monotonic())
-
-    def _ends_too_slowly(self) -> bool:
-        limit = _ENDING if len(self._told) == 1 else _ENDING_NOW
-        return self._board.attached and monotonic() - self._told[-1] > limit
+    def _keep(self, domid: int) -> None:
+        try:
+            xc = Xc(self._library, own_domid=self._own_domid)
+            self._domain = xc, domain_info(xc, domid, named=False)
+            self._keeper = Keeper(Xc(self._library, own_domid=self._own_domid), domid)
+        except XenintroError as error:
+            _log.info("no second way to the ring of domain %d: %s", domid, error)
 
     def _drop(self) -> None:
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None
+        if self._domain is not None:
+            self._domain[0].close()
+            self._domain = None
 
+    def _blind(self) -> str:
+        """Why a worker that does not look itself must be killed: its domain died, and is held by it."""
+        stuck = self._limits.age("turn") if self._board.attached else 0.0
+        if stuck > _QUIET and not self._said:
+            self._said = True
+            _log.warning("no answer from the policy for %.0f s: events are allowed at their deadline", _QUIET)
+        if stuck > _BLIND and self._domain is not None and is_gone(*self._domain):
+            return "its domain was destroyed, and its loop did not come round to see that"
+        return ""
 
-_REASONS = {
-    "beat": f"it was stopped for {_STOPPED:.0f} s (SIGSTOP?), and nobody answered the guest",
-    "turn": f"its loop had not come round for {_STUCK:.0f} s: a policy, or a call that hangs",
-    "since": f"a call to Xen did not return for {_CHANGING:.0f} s",
-}
-
-
-def _prefer_others_for_oom() -> None:
-    """The kernel is to kill the worker rather than the one that can save its guest; needs root."""
-    try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123 - a kernel's file
-            file.write("-900")
-    except OSError as error:
-        _log.debug("the out-of-memory score stays: %s", error)
+    def _hear(self, number: int) -> None:
+        self._heard.add(number)
+        if number in self._ending:
+            self._limits.told()

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from typing import TYPE_CHECKING
 
-from xenintro.errors import ReleaseError, WorkerDiedError, XenintroError
+from xenintro.errors import (
+    DomainGoneError,
+    NoSuchDomainError,
+    ReleaseError,
+    WorkerDiedError,
+    XenintroError,
+)
+from xenintro.supervise.signals import name_of
 from xenintro.xen.domains import called, domain_info
 from xenintro.xen.rescue import left_behind, rescue
 from xenintro.xen.xc import Xc
@@ -22,6 +28,7 @@ _log = logging.getLogger(__name__)
 _WHY = "somebody killed it, it crashed, or the kernel ran out of memory (see dmesg)"
 
 _UNTOUCHED = "no domain is left changed"
+_HINT_GONE = "see: xenintro list"
 
 
 def ended(
@@ -50,9 +57,15 @@ def ended(
     if keeper is not None and not (port and keeper.adopt(port, tag)):
         keeper = None
     with Xc(library, own_domid=own_domid) as xc:
-        info = domain_info(xc, domid)
-        # Without a journal it had not come so far as to change anything.
-        done = str(rescue(xc, domid, keeper=keeper)) if left_behind(info) else _UNTOUCHED
+        try:
+            info = domain_info(xc, domid)
+        except NoSuchDomainError as error:
+            raise DomainGoneError(
+                f"domain {domid} was destroyed", why=why or _WHY, hint=_HINT_GONE
+            ) from error
+        # Without a ring and a journal it had not come so far as to change anything.
+        touched = port or left_behind(info)
+        done = str(rescue(xc, domid, keeper=keeper)) if touched else _UNTOUCHED
     if code == ReleaseError.exit_code:  # it has said what it could not do; now that is done
         _log.warning("after all, %s", done)
         return XenintroError.exit_code
@@ -64,4 +77,4 @@ def ended(
 def _how(code: int, why: str) -> str:
     if why:
         return "had to be killed"
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return f"was killed by {name_of(-code)}" if code < 0 else f"ended with exit code {code}"

@@ -41,8 +41,8 @@ class Watcher(Protocol):
     def turning(self) -> None:
         """The loop has come round."""
 
-    def leaving(self) -> None:
-        """The domain is being given back."""
+    def changing(self) -> None:
+        """Something is about to be done to the domain, or undone; once more for each step that takes time."""
 
     def released(self) -> None:
         """Nothing is left to give back."""
@@ -65,7 +65,7 @@ class Unwatched:
     def turning(self) -> None:
         """See `Watcher`."""
 
-    def leaving(self) -> None:
+    def changing(self) -> None:
         """See `Watcher`."""
 
     def released(self) -> None:

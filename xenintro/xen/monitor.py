@@ -229,6 +229,7 @@ class Monitor:
             # Noted before: a call that fails midway through a range of pages has changed some of them.
             if (change := change_of(trap)) is not None:
                 self._changes.append(change)
+            self._watcher.changing()
             arm(self._xc, self._domid, trap)
             _log.info("armed %s", trap.text)
         if self._steps_from_start:
@@ -241,7 +242,7 @@ class Monitor:
         attachment, self._attachment = self._attachment, None
         if attachment is None:
             return
-        self._watcher.leaving()
+        self._watcher.changing()
         gone = attachment.death() if isinstance(error, XenintroError) else None
         self.failures = Teardown(self._xc, attachment, self._changes).run()
         self._end_journal(clean=not self.failures)
