@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -230,6 +231,36 @@ def test_a_domain_that_is_gone_needs_nothing(host: Host, options: tuple[str, ...
     assert host.simulation.wait("gone", timeout=10)
     assert host.run("rescue", "--domid", "1", *options).code == code
     assert journals(host) == []
+
+
+def full_disk(pid: int = 0) -> None:
+    """Let a process write to no file any more."""
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))
+
+
+def test_a_watcher_that_cannot_keep_its_journal_gives_back(host: Host) -> None:
+    process = watcher(host)
+    try:
+        assert host.simulation.wait("answered", 100)
+        full_disk(process.pid)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=TIMEOUT)
+    finally:
+        killed(process)
+    assert_given_back(host)
+
+
+@pytest.mark.parametrize("journal", [True, False], ids=["left", "lost"])
+def test_a_rescue_that_cannot_keep_a_journal_rescues(host: Host, journal: bool) -> None:
+    kill_in_the_loop(host)
+    if not journal:
+        journals(host)[0].unlink()
+    with host.start("rescue", "--domid", "1", preexec_fn=full_disk) as process:
+        outcome = finished(process)
+    assert outcome.code == 0, outcome.stderr
+    assert "no journal is kept" in outcome.stderr
+    assert "was given back" in outcome.stderr
+    assert_given_back(host)
 
 
 def full_ring(host: Host) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -197,9 +198,9 @@ class TestPauses:
     def test_killed_while_pausing(self, others: bool, pauses: int) -> None:
         info = msgspec.structs.replace(GUEST, paused=others)
         journal = begun(info)
-        with journal.pausing():
+        with journal.counting(1):
             pass
-        with journal.pausing():
+        with journal.counting(1):
             as_it_was = state_file(GUEST.uuid).read_bytes()
         journal.close()
         state_file(GUEST.uuid).write_bytes(as_it_was)
@@ -210,10 +211,10 @@ class TestPauses:
     def test_what_was_given_back_does_not_count(self) -> None:
         journal = begun()
         for _ in range(255):
-            with journal.pausing():
+            with journal.counting(1):
                 pass
         for _ in range(254):
-            with journal.unpausing():
+            with journal.counting(-1):
                 pass
         journal.close()
         found = left()
@@ -222,12 +223,12 @@ class TestPauses:
 
     def test_a_call_that_fails_changes_nothing(self) -> None:
         journal = begun()
-        with pytest.raises(KeyError), journal.pausing():
+        with pytest.raises(KeyError), journal.counting(1):
             raise KeyError
         assert (journal.entries.pauses, journal.entries.maybe) == (0, 0)
-        with journal.pausing():
+        with journal.counting(1):
             pass
-        with pytest.raises(KeyError), journal.unpausing():
+        with pytest.raises(KeyError), journal.counting(-1):
             raise KeyError
         assert (journal.entries.pauses, journal.entries.maybe) == (1, 0)
         journal.close()
@@ -256,6 +257,78 @@ def test_a_full_disk_is_an_error_before_the_change(monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     assert journal.entries.changes == []
     journal.close()
+
+
+class TestNothingCanBeWritten:
+    """The disk is full or broken, or its file system has become read-only."""
+
+    @staticmethod
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def test_what_was_done_is_undone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        journal = begun()
+        for _ in range(3):
+            with journal.counting(1):
+                pass
+        journal.note_port(7)
+        monkeypatch.setattr(os, "pwrite", self.full)
+        called = 0
+        for pauses in (1, 0, -1, -1):
+            with journal.counting(pauses):
+                called += 1
+        assert (called, journal.entries.pauses, journal.entries.maybe) == (4, 2, 0)
+        journal.note_port(8)
+
+    def test_nothing_is_begun(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        journal = begun()
+        monkeypatch.setattr(os, "pwrite", self.full)
+        with pytest.raises(XenintroError, match="cannot keep a journal"), journal.counting(1):
+            raise AssertionError("the call must not be made")
+        assert (journal.entries.pauses, journal.entries.maybe) == (0, 0)
+
+    def test_a_rescue_does_without(self, directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+        directory.write_text("a file")
+        journal = Journal.begin_anyhow(GUEST, "vm_event-7", CHANGES)
+        journal.record_anyhow([Steps(3)])
+        assert journal.entries.changes == [*CHANGES, Steps(3)]
+        with journal.counting(1):
+            pass
+        assert journal.entries.pauses == 1
+        journal.remove()
+        assert caplog.text.count("no journal is kept") == 1, "it is said once"
+
+    def test_what_was_left_is_read_all_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        died(*CHANGES)
+        path, opened = state_file(GUEST.uuid), os.open
+
+        def read_only(name: object, flags: int, *mode: int) -> int:
+            if flags & (os.O_RDWR | os.O_WRONLY):
+                raise OSError(errno.EROFS, "Read-only file system", name)
+            return opened(name, flags, *mode)  # type: ignore[call-overload,no-any-return]
+
+        monkeypatch.setattr(os, "open", read_only)
+        journal = Journal.left(GUEST)
+        assert journal is not None
+        assert journal.entries.changes == CHANGES
+        with journal.counting(1):
+            pass
+        journal.close()
+        assert path.exists()
+
+    def test_who_lives_is_seen_all_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        journal = begun()
+        script = (
+            "import os; opened = os.open\n"
+            "def read_only(name, flags, *mode):\n"
+            "    if flags & 3: raise OSError(30, 'Read-only file system')\n"
+            "    return opened(name, flags, *mode)\n"
+            "os.open = read_only\n"
+            f"from xenintro.xen.statedir import *; print(holder(state_file({GUEST.uuid!r})))"
+        )
+        seen = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert int(seen.stdout) == os.getpid()
+        journal.remove()
 
 
 class Calls:

@@ -106,7 +106,7 @@ class Attachment:
     def _make(self) -> None:
         self.pause()
         # libxc pauses the domain too, and a process can die in the middle of that.
-        with self._journal.pausing_meanwhile():
+        with self._journal.counting(0):
             self._address, remote_port = self._xc.monitor_enable(self._domid)
         self.enabled = True
         self._journal.note_port(remote_port)
@@ -184,14 +184,14 @@ class Attachment:
 
     def pause(self) -> None:
         """Pause the domain; `release` takes every pause back."""
-        with self._journal.pausing():
+        with self._journal.counting(1):
             self._xc.pause(self._domid)
         self._pauses += 1
 
     def unpause(self) -> None:
         """Take back one `pause`, if there is one: others may have paused the domain too."""
         if self._pauses:
-            with self._journal.unpausing():
+            with self._journal.counting(-1):
                 self._xc.unpause(self._domid)
             self._pauses -= 1
 

@@ -10,6 +10,8 @@ import msgspec
 from xenintro.xen.undo import Change
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from xenintro.xen.domains import DomainInfo
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -54,12 +56,12 @@ class Entries:
         unknown: whether there are lines that only a newer xenintro understands.
     """
 
-    def __init__(self, header: Header | None = None) -> None:
+    def __init__(self, header: Header | None = None, changes: Sequence[Change] = ()) -> None:
         self.header = header
         self.pauses = 0
         self.maybe = 0
         self.port: int | None = None
-        self.changes: list[Change] = []
+        self.changes: list[Change] = list(changes)
         self.unknown = False
 
     @classmethod

@@ -13,7 +13,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from xenintro.errors import DomainBusyError, NoSuchDomainError
+from xenintro.errors import DomainBusyError, NoSuchDomainError, XenintroError
 from xenintro.xen.domains import called, domain_info
 from xenintro.xen.entries import PAUSES, Entries, Header, boot_id, lines
 from xenintro.xen.statedir import (
@@ -42,6 +42,8 @@ _log = logging.getLogger(__name__)
 class Journal:
     """The open and locked journal of one domain.
 
+    What undoes never depends on it: only who attaches refuses to go on where it cannot be written.
+
     Attributes:
         path: the file.
         entries: what it holds.
@@ -50,9 +52,11 @@ class Journal:
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._fd = fd
-        data = os.pread(fd, 1 << 24, 0)
+        data = os.pread(fd, 1 << 24, 0) if fd >= 0 else b""
         self.entries = Entries.parse(data)
         self._end = data.rfind(b"\n") + 1  # a torn line is overwritten
+        self._attaching = False  # nothing was done to the domain that needs undoing
+        self._complained = False
 
     @classmethod
     def begin(cls, info: DomainInfo, interface: str, changes: Sequence[Change] = ()) -> Self:
@@ -68,7 +72,7 @@ class Journal:
             XenintroError, NoXenError: it cannot be written.
         """
         make_directory()
-        journal = cls._locked(info, create=True)
+        journal = cls._locked(info)
         if journal.entries.is_about(info):
             journal.close()
             raise _left(info, journal.path)
@@ -77,6 +81,25 @@ class Journal:
         except BaseException:
             journal.close()
             raise
+        journal._attaching = True
+        return journal
+
+    @classmethod
+    def begin_anyhow(cls, info: DomainInfo, interface: str, changes: Sequence[Change]) -> Self:
+        """`begin` for a rescue; where no file can be written, only this process knows what is in it.
+
+        Raises:
+            DomainBusyError: see `begin`.
+        """
+        try:
+            journal = cls.begin(info, interface, changes)
+        except DomainBusyError:
+            raise
+        except XenintroError as error:
+            journal = cls(state_file(info.uuid), -1)
+            journal.entries = Entries(_header(info, interface), changes)
+            journal._complain(error)
+        journal._attaching = False
         return journal
 
     @classmethod
@@ -91,12 +114,19 @@ class Journal:
             DomainBusyError: its process lives.
         """
         path = state_file(info.uuid)
-        if not path.exists():
-            return None
-        if force and holder(path) is not None:
+        try:
+            journal = cls(path, lock(path, create=False))
+        except LockedError as error:
+            if not force:
+                raise _busy(info, holder(path)) from error
             journal = cls(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
-        else:
-            journal = cls._locked(info, create=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            unwritable = cls._read_only(path, error)
+            if unwritable is None:
+                return None
+            journal = unwritable
         if journal.entries.is_about(info):
             journal._take_over_pauses()
             return journal
@@ -105,11 +135,22 @@ class Journal:
         return None
 
     @classmethod
-    def _locked(cls, info: DomainInfo, *, create: bool) -> Self:
+    def _read_only(cls, path: Path, error: OSError) -> Self | None:
+        """What can be known of a journal that cannot be locked: its file system has become read-only."""
+        try:
+            journal = cls(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as worse:
+            _log.warning("cannot read what was changed in the domain: %s", worse)
+            return None
+        journal._complain(error)
+        return journal
+
+    @classmethod
+    def _locked(cls, info: DomainInfo) -> Self:
         path = state_file(info.uuid)
         try:
             with writing(path):
-                return cls(path, lock(path, create=create))
+                return cls(path, lock(path, create=True))
         except LockedError as error:
             raise _busy(info, holder(path)) from error
 
@@ -119,16 +160,14 @@ class Journal:
         Raises:
             XenintroError, NoXenError: it cannot be written.
         """
-        domain = (info.uuid, info.domid, info.name, info.nr_vcpus)
-        header = Header(*domain, boot_id(), os.getpid(), interface, info.paused)
+        header = _header(info, interface)
         with writing(self.path):
             os.ftruncate(self._fd, 0)
             self._end = 0
             self._append(PAUSES.format(0, 0).encode() + lines(header, *changes))
             os.fsync(self._fd)
             sync_directory(self.path.parent)
-        self.entries = Entries(header)
-        self.entries.changes += changes
+        self.entries = Entries(header, changes)
 
     def record(self, changes: Sequence[Change]) -> None:
         """Put more changes on disk, all at once; make them only afterwards.
@@ -141,54 +180,38 @@ class Journal:
             os.fsync(self._fd)
         self.entries.changes += changes
 
+    def record_anyhow(self, changes: Sequence[Change]) -> None:
+        """`record` for a rescue, which does what it can."""
+        try:
+            self.record(changes)
+        except XenintroError as error:
+            self.entries.changes += changes
+            self._complain(error)
+
     def note_port(self, port: int) -> None:
-        """Keep Xen's end of the event channel. It needs no sync: it changes nothing.
-
-        Raises:
-            XenintroError: it cannot be written.
-        """
-        with writing(self.path):
-            self._append(lines({"port": port}))
+        """Keep Xen's end of the event channel: who attached has its ring. No sync: it changes nothing."""
         self.entries.port = port
+        self._attaching = False
+        try:
+            self._append(lines({"port": port}))
+        except OSError as error:  # a rescue looks closer at who lives then
+            self._complain(error)
 
     @contextmanager
-    def pausing(self) -> Iterator[None]:
-        """Around a call that pauses the domain.
+    def counting(self, pauses: int) -> Iterator[None]:
+        """Around a call that pauses the domain (1), unpauses it (-1), or pauses it while it works (0).
 
         Raises:
-            XenintroError: it cannot be noted; the call was not made.
+            XenintroError: it cannot be noted, and nothing was done to the domain yet; the call was not made.
         """
-        with self.pausing_meanwhile():
-            yield
-            self.entries.pauses += 1
-
-    @contextmanager
-    def pausing_meanwhile(self) -> Iterator[None]:
-        """Around a call that pauses the domain while it works.
-
-        Raises:
-            XenintroError: it cannot be noted; the call was not made.
-        """
-        with writing(self.path):
-            self._count(maybe=1)
+        before = self.entries.pauses
+        self._count(min(before, before + pauses), maybe=1, needed=self._attaching)
+        after = before
         try:
             yield
+            after += pauses
         finally:
-            self._certain()
-
-    @contextmanager
-    def unpausing(self) -> Iterator[None]:
-        """Around a call that takes one pause back."""
-        with writing(self.path):
-            self.entries.pauses -= 1
-            self._count(maybe=1)
-        try:
-            yield
-        except BaseException:
-            self.entries.pauses += 1
-            raise
-        finally:
-            self._certain()
+            self._count(after)
 
     def remove(self) -> None:
         """The domain is as it was: there is nothing left to undo."""
@@ -217,21 +240,30 @@ class Journal:
         Where nobody else had, one given back too many does no harm: Xen refuses it.
         """
         entries = self.entries
-        if entries.maybe and entries.header is not None and not entries.header.paused:
-            entries.pauses += 1
-        with writing(self.path):
-            self._count(maybe=0)
+        one_more = entries.maybe and entries.header is not None and not entries.header.paused
+        self._count(entries.pauses + bool(one_more))
 
-    def _certain(self) -> None:
-        try:
-            self._count(maybe=0)
-        except OSError as error:  # a rescue would take it for possible, not for certain
-            _log.warning("%s: %s", self.path, error)
-
-    def _count(self, *, maybe: int) -> None:
+    def _count(self, pauses: int, *, maybe: int = 0, needed: bool = False) -> None:
         # The page cache outlives the process; after a crash of the host there is no domain to unpause.
-        os.pwrite(self._fd, PAUSES.format(self.entries.pauses, maybe).encode(), 0)
-        self.entries.maybe = maybe
+        try:
+            os.pwrite(self._fd, PAUSES.format(pauses, maybe).encode(), 0)
+        except OSError as error:
+            if needed:
+                with writing(self.path):
+                    raise
+            self._complain(error)
+        self.entries.pauses, self.entries.maybe = pauses, maybe
+
+    def _complain(self, error: Exception) -> None:
+        """Once: what follows fails too. A rescue after this process's death would know less."""
+        if not self._complained:
+            self._complained = True
+            _log.warning("no journal is kept of what is done to the domain: %s: %s", self.path, error)
+
+
+def _header(info: DomainInfo, interface: str) -> Header:
+    domain = (info.uuid, info.domid, info.name, info.nr_vcpus)
+    return Header(*domain, boot_id(), os.getpid(), interface, info.paused)
 
 
 def check_free(info: DomainInfo) -> None:

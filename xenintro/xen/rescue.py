@@ -100,9 +100,9 @@ def rescue(xc: Xc, domid: int, *, force: bool = False, keeper: Kept | None = Non
             _check_nobody_watches(xc, info, journal)
         interface = ring_interface(xc)
         if journal is None:
-            journal = Journal.begin(info, interface.id, whatever_was_left(xc, info))
+            journal = Journal.begin_anyhow(info, interface.id, whatever_was_left(xc, info))
         elif journal.entries.unknown:
-            journal.record(whatever_was_left(xc, info))
+            journal.record_anyhow(whatever_was_left(xc, info))
         work = _Rescue(xc, info, interface, journal)
         work.run(keeper)
     finally:
@@ -160,7 +160,7 @@ def take_pauses_back(xc: Xc, info: DomainInfo, journal: Journal) -> int:
     """
     taken_back = 0
     for _ in range(journal.entries.pauses):
-        with journal.unpausing():
+        with journal.counting(-1):
             if domain_info(xc, info.domid, named=False).paused:
                 xc.unpause(info.domid)
                 taken_back += 1
@@ -218,7 +218,7 @@ class _Rescue:
 
         The domain does not run until that ring is there: traps without one crash the guest on some releases.
         """
-        with self._journal.pausing():
+        with self._journal.counting(1):
             self._xc.pause(self._info.domid)
         try:
             self._take_away_ring()
@@ -228,7 +228,7 @@ class _Rescue:
             tried(self._unpause, self._failures)
 
     def _unpause(self) -> None:
-        with self._journal.unpausing():
+        with self._journal.counting(-1):
             self._xc.unpause(self._info.domid)
 
     def _attach(self, keeper: Kept | None = None) -> Attachment:

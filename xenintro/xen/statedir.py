@@ -114,7 +114,7 @@ def holder(path: Path) -> int | None:
     if _held.get(path) == os.getpid():
         return os.getpid()
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a file system may have become read-only
     except OSError:
         return None
     try:
