@@ -22,9 +22,15 @@ MORE_BOOTS = [("svm", "4.14"), ("svm", "4.20")]
 RETRIED = {"svm": (pytest.mark.flaky(reruns=1),)}
 
 
+#: Watching processes killed per boot, unless asked otherwise.
+KILLS = 6
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-releases", action="store_true", help="the lab on Xen 4.14 and 4.20 too")
-    parser.addoption("--kills", type=int, default=6, help="the lab's kills of a watching process, per boot")
+    parser.addoption(
+        "--kills", type=int, default=KILLS, help="watching processes that the lab kills, per boot"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

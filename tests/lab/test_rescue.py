@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import report
+from tests.lab.conftest import KILLS, report
 from tests.lab.guest.facts import value
 from tests.lab.rig import Job, Rig
 from tests.lab.scenario import Guest, attach
@@ -62,7 +62,7 @@ def test_killed_watchers(rig: Rig, request: pytest.FixtureRequest) -> None:
     """
     guests = _GUESTS[rig.cpu]
     for number, (vcpus, words, events) in enumerate(guests):
-        victims = ["worker"] * ((request.config.getoption("--kills") + number) // len(guests))
+        victims = ["worker"] * ((request.config.getoption("--kills", default=KILLS) + number) // len(guests))
         victims += _OTHERS if vcpus == 2 else []
         with Guest(rig, f"forever {words}", vcpus) as guest:
             guest.unpause()
