@@ -75,6 +75,74 @@ def test_worker_killed(number: int, vcpus: int) -> None:
         assert_given_back(host)
 
 
+def test_killed_by_a_signal_without_a_name() -> None:
+    with simulated_host() as host:
+        process = host.start("watch", "--domid", "1", "-e", EVENTS)
+        _, worker = family(host, process)
+        os.kill(worker, 40)
+        outcome = finished(process)
+        assert outcome.code == 1
+        assert "killed by signal 40" in outcome.stderr
+        assert_given_back(host)
+
+
+def test_the_supervisor_cannot_be_stopped() -> None:
+    with simulated_host() as host:
+        process = host.start("watch", "--domid", "1", "-e", EVENTS)
+        supervisor, worker = family(host, process)
+        os.kill(supervisor, signal.SIGSTOP)
+        os.kill(worker, signal.SIGKILL)
+        assert finished(process).code == 1
+        assert_given_back(host)
+
+
+@pytest.mark.parametrize("vcpus", [2, 8])
+def test_supervisor_killed_while_it_rescues(vcpus: int) -> None:
+    with simulated_host(vcpus=vcpus, scenario="storm") as host:
+        process = host.start("watch", "--domid", "1", "-e", EVENTS)
+        _, worker = family(host, process)
+        fault = {"call": "xc_domain_pause", "nth": 1, "action": "kill-client"}
+        host.simulation.control("fault", fault=fault)
+        os.kill(worker, signal.SIGKILL)
+        outcome = finished(process)
+        assert outcome.code == 1, outcome.stderr
+        assert "was given back" in outcome.stderr
+        assert_given_back(host)
+
+
+def test_supervisor_killed_and_worker_stopped() -> None:
+    with simulated_host(vcpus=2) as host:
+        process = host.start("watch", "--domid", "1", "-e", EVENTS)
+        supervisor, worker = family(host, process)
+        os.kill(worker, signal.SIGSTOP)
+        os.kill(supervisor, signal.SIGKILL)
+        outcome = finished(process)
+        assert outcome.code == 1, outcome.stderr
+        assert_given_back(host)
+
+
+def test_a_journal_that_went_away() -> None:
+    with simulated_host(vcpus=2) as host:
+        process = host.start("watch", "--domid", "1", "-e", EVENTS)
+        _, worker = family(host, process)
+        for journal in (host.simulation.directory / "state").iterdir():
+            journal.unlink()
+        os.kill(worker, signal.SIGKILL)
+        assert finished(process).code == 1
+        assert_given_back(host)
+
+
+def test_a_stderr_that_nobody_reads(tmp_path: Path) -> None:
+    """It would fill with what is said of a policy that fails with a new text each time."""
+    body = "raise ValueError('no ' * 1000 + str(time.monotonic()))"
+    with simulated_host(vcpus=2, scenario="storm") as host:
+        process = host.start("watch", "--domid", "1", "-e", "cr3,cpuid", "-p", policy(tmp_path, body))
+        assert host.simulation.wait("answered", 3000)
+        assert host.simulation.report()["answer_ns"]["max"] / 1e6 < DEADLINE + SLACK
+        assert interrupted(process).code == 0
+        host.assert_untouched()
+
+
 def test_worker_stopped() -> None:
     with simulated_host(vcpus=2) as host:
         process = host.start("watch", "--domid", "1", "-e", EVENTS)

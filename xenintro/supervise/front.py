@@ -64,12 +64,19 @@ def supervised(
                 )
                 os._exit(guarded(lambda: watched.run(front)))
             forwarding.start(supervisor)
-        code = os.waitstatus_to_exitcode(os.waitpid(supervisor, 0)[1])
-        if code >= 0:
-            return code
-        return _without_supervisor(library, own_domid, board, forwarding)
+        code = _code(supervisor)
+        return code if code >= 0 else _without_supervisor(library, own_domid, board, forwarding)
     finally:
         forwarding.undo()
+
+
+def _code(supervisor: int) -> int:
+    """How the supervisor ended. Whoever stops it is not let: it could save nobody."""
+    while True:
+        _, status = os.waitpid(supervisor, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            return os.waitstatus_to_exitcode(status)
+        os.kill(supervisor, signal.SIGCONT)
 
 
 def _stop_with_the_job(number: int) -> None:

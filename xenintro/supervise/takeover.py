@@ -54,7 +54,7 @@ def ended(
     if not board.attached:
         raise WorkerDiedError(f"the watching process {_how(code, why)}", why=why or _WHY, hint=_UNTOUCHED)
     domid, port, tag = (board.read(field) for field in ("domid", "port", "tag"))
-    if keeper is not None and not (port and keeper.adopt(port, tag)):
+    if keeper is not None and not (port and keeper.has(tag)):
         keeper = None
     with Xc(library, own_domid=own_domid) as xc:
         try:
