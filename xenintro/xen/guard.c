@@ -10,6 +10,7 @@
 #define VCPU_PAUSED 1u
 #define NO_ERROR_CODE 0xffffffffu
 #define TICKS_PER_DEADLINE 8
+#define LONGEST_TICK_NS 250000000u /* the beat is looked at too, whatever the deadline */
 
 typedef int notify_call(void *handle, uint32_t port);
 /* Releases differ in the widths of these arguments only; all travel as 64-bit words. */
@@ -238,6 +239,8 @@ int xi_guard_init(struct xi_guard *guard, struct xi_ring *ring, uint64_t *beat, 
 	guard->ring = ring;
 	guard->beat = beat;
 	guard->tick_ns = guard->deadline_ns / TICKS_PER_DEADLINE;
+	if (guard->tick_ns > LONGEST_TICK_NS)
+		guard->tick_ns = LONGEST_TICK_NS;
 	guard->looked_ns = now;
 	return 0;
 }
