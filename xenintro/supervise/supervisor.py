@@ -103,7 +103,13 @@ class Supervisor:
             self._board.write(worker=worker)
             forwarding.start(worker)
         theirs.close()
-        status = self._watch(worker, wake_read, ours)
+        try:
+            status = self._watch(worker, wake_read, ours)
+        except Exception as error:  # whatever that is, the guest comes first
+            _log.exception("the supervisor failed")
+            self._why = f"its supervisor failed: {error}"
+            os.kill(worker, signal.SIGKILL)
+            status = os.waitpid(worker, 0)[1]
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) in self._heard and not self._board.attached:
             return 0  # it had not come so far as to mind signals
         try:
@@ -145,7 +151,10 @@ class Supervisor:
 
     def _serve(self, channel: socket.socket) -> bool:
         """Do what the worker asks; False when it has closed its end."""
-        packet = channel.recv(256)
+        try:
+            packet = channel.recv(256)
+        except ConnectionResetError:  # it died before it read the last answer
+            return False
         if not packet:
             return False
         number, do, domid = json.loads(packet)
