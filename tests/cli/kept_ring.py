@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import sys
 
-from xenintro.xen.domains import domain_info
-from xenintro.xen.journal import Journal
 from xenintro.xen.keeper import Keeper
 from xenintro.xen.rescue import rescue
 from xenintro.xen.xc import connect
@@ -20,10 +18,6 @@ if __name__ == "__main__":
         keeper = Keeper(connect(directory), 1)
         print("kept", flush=True)
         sys.stdin.readline()
-        journal = Journal.left(domain_info(xc, 1))
-        assert journal is not None
-        keeper.port = journal.entries.port or 0
-        journal.close()
         done = rescue(xc, 1, keeper=keeper)
         keeper.close()
         print(done.adopted, done, flush=True)

@@ -297,6 +297,38 @@ def test_a_full_ring_whose_page_was_kept() -> None:
         assert host.simulation.report()["violations"] == [], "every request was answered"
 
 
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("fork", ["os.fork", "ctypes.CDLL(None).fork"])
+def test_a_child_of_the_policy_keeps_the_event_channel(tmp_path: Path, fork: str) -> None:
+    """The C library's fork tells Python nothing: the child keeps what the worker had open."""
+    tmp_path.chmod(0o755)
+    path = tmp_path / "policy.py"
+    path.write_text(
+        "import ctypes, os, signal\nchild = None\n"
+        "def decide(event, guest):\n"
+        "    global child\n"
+        f"    if child is None and (child := {fork}()) == 0:\n"
+        "        signal.pause()\n"
+    )
+    with simulated_host(vcpus=12, scenario="storm") as host:
+        watching = host.start("watch", "--domid", "1", "-q", "-e", EVENTS, "-p", str(path))
+        assert host.simulation.wait("answered", 100)
+        (supervisor,) = children(watching.pid)
+        (worker,) = children(supervisor)
+        (child,) = children(worker)
+        try:
+            os.kill(worker, signal.SIGKILL)
+            assert watching.wait(TIMEOUT) == 1
+            assert_given_back(host)
+            assert host.simulation.report()["violations"] == [], "every request was answered"
+        finally:
+            os.kill(child, signal.SIGKILL)
+        assert "was given back" in finished(watching).stderr
+
+
 @pytest.mark.skipif(not XEN_ACCESS.exists(), reason="xen-access 4.17 is not installed (xen-utils-4.17)")
 class TestXenAccess:
     """Another make of monitor, which keeps no journal."""

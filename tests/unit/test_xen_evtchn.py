@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,21 @@ def test_the_notify_target_is_three_numbers(xen, channel):
     target = channel.notify_target()
     assert target.function > 0
     assert (target.handle, target.port) == (HANDLE, 7)
+
+
+def test_a_forked_child_does_not_keep_the_port_bound(xen, bell, channel):
+    channel.bind(5, 42)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if Path(f"/proc/self/fd/{bell}").samefile(os.devnull) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    os.eventfd_write(bell, 1)
+    assert channel.pending() == 7
+
+
+def test_what_a_closed_channel_had_is_none_of_its_business(xen, bell, channel):
+    channel.close()
+    child = os.fork()
+    if child == 0:
+        os._exit(1 if Path(f"/proc/self/fd/{bell}").samefile(os.devnull) else 0)
+    assert os.waitpid(child, 0)[1] == 0

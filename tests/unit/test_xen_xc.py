@@ -32,6 +32,7 @@ METHODS = {
     "inject_trap": (0, 3, 6),
     "monitor_enable": (),
     "monitor_disable": (),
+    "monitor_resume": (),
     "capabilities": (),
     "write_ctrlreg": (1, True, True),
     "mov_to_msr": (0xC0000082, True),
@@ -365,3 +366,14 @@ def test_vm_event_version_is_asked_where_it_can_be():
     xen = FakeXen((4, 13))
     xen.answers["xc_vm_event_get_version"] = 5
     assert xen.xc().vm_event_version() == 5
+
+
+@pytest.mark.parametrize("release", [(4, 6), (4, 12)])
+def test_resume_says_that_it_failed_when_it_did_not(release):
+    xen = FakeXen(release)
+    xen.answers["xc_monitor_resume"] = (-1, errno.EINVAL)
+    xen.xc().monitor_resume(5)
+    assert xen.calls == [("xc_monitor_resume", 5)]
+    xen.answers["xc_monitor_resume"] = (-1, errno.ENODEV)
+    with pytest.raises(XenCallError, match="cannot answer the vCPUs of domain 5"):
+        xen.xc().monitor_resume(5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from time import monotonic, sleep
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from xenintro.codec import acknowledge
@@ -21,14 +21,13 @@ from xenintro.xen.teardown import release_error, tried
 from xenintro.xen.xenstore import DOMAIN_GONE, XenStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xenintro.abi import Interface
     from xenintro.xen.journal import Journal
     from xenintro.xen.xc import Xc
 
 _log = logging.getLogger(__name__)
-
-#: How long the event channel of a dead monitor is tried.
-_REBIND_SECONDS, _REBIND_STEP = 0.5, 0.002
 
 _SHUTDOWN_REASONS = ("powered off", "rebooted", "was suspended", "crashed", "was killed by its watchdog")
 
@@ -39,10 +38,6 @@ class Kept(Protocol):
     @property
     def address(self) -> int:
         """Of the page in this process; whoever mapped it unmaps it."""
-
-    @property
-    def port(self) -> int:
-        """Xen's end of the event channel."""
 
 
 class Attachment:
@@ -84,6 +79,7 @@ class Attachment:
         self._channel: EventChannel | None = None
         self._injector: Caller | None = None
         self.guard: Guard | None = None
+        self._tell: Callable[[], None]
         self._put = 0
         self.unanswered = 0
         # Before the domain is paused: a xenstored that hangs costs a second or two.
@@ -119,30 +115,24 @@ class Attachment:
     def _adopt(self, kept: Kept) -> None:
         """Take over where the dead monitor stopped: what it had not published was not answered.
 
-        Responses that it had put lie in their own requests' slots, and still say whose they are.
+        Responses that it had put lie in their own requests' slots, and still say whose they are. Its event
+        channel stays its own while a child that it forked has the device open: Xen is told without one, and
+        nothing rings; `drain` looks for itself.
         """
         ffi = self._xc.library.ffi
         page = RingPage(bytes(ffi.buffer(ffi.cast("uint8_t *", kept.address), PAGE_SIZE)), self.interface)
         size, slots, seen = self.interface.slot_size, self.interface.nr_slots, page.rsp_prod
         self.ring = Ring(kept.address, size, slots, req_cons=seen, rsp_prod_pvt=seen)
-        self._bind(kept.port, patience=_REBIND_SECONDS)
-        self.channel.notify()  # it may have died between publishing and telling
+        self._tell = partial(self._xc.monitor_resume, self._domid)
+        self._tell()  # it may have died between publishing and telling
         self.enabled = True
-        _log.info("took over a ring with %d requests, event channel port %d", page.unanswered, kept.port)
+        _log.info("took over a ring with %d requests", page.unanswered)
 
-    def _bind(self, remote_port: int, patience: float = 0.0) -> None:
+    def _bind(self, remote_port: int) -> None:
         self._remote_port = remote_port
         self._channel = EventChannel(self._xc.library)
-        deadline = monotonic() + patience
-        while True:
-            try:
-                self._channel.bind(self._domid, remote_port)
-            except XenintroError:
-                if monotonic() >= deadline:
-                    raise
-                sleep(_REBIND_STEP)  # the dead monitor's end is not closed yet
-            else:
-                break
+        self._channel.bind(self._domid, remote_port)
+        self._tell = self._channel.notify
         self._store_fd = self._store.fileno()
         if self._store_fd is not None:
             self._channel.also(self._store_fd)
@@ -178,7 +168,7 @@ class Attachment:
 
     @property
     def channel(self) -> EventChannel:
-        """The bound event channel."""
+        """The bound event channel; a ring that was taken over has none."""
         assert self._channel is not None
         return self._channel
 
@@ -219,7 +209,7 @@ class Attachment:
         if not self._put:
             return 0
         by_guard_ns = self.ring.publish()
-        self.channel.notify()
+        self._tell()
         self._put = 0  # only now: what Xen was not told of is told again
         return by_guard_ns
 
@@ -242,7 +232,7 @@ class Attachment:
             for response in batch:
                 ring.put(response)
             ring.publish()
-            self.channel.notify()
+            self._tell()
 
     def check(self) -> DomainInfo:
         """The domain as it is now.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import select
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
 
 from xenintro.xen.failures import failure
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from xenintro.xen.library import Library
+
+
+_opened: WeakSet[EventChannel] = WeakSet()
 
 
 class NotifyTarget(NamedTuple):
@@ -45,6 +50,7 @@ class EventChannel:
         if not self._handle:
             raise failure("xenevtchn_open", library.errno)
         self._fd = self.fileno()
+        _opened.add(self)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
 
@@ -107,9 +113,24 @@ class EventChannel:
                 self._library.call("xenevtchn_unbind")(self._handle, self._port)
             self._library.call("xenevtchn_close")(self._handle)
         self._handle = self._port = None
+        _opened.discard(self)
 
     def _call(self, name: str, *args: object) -> int:
         result = int(self._library.call(name)(self._handle, *args))
         if result < 0:
             raise failure(name, self._library.errno, self._domid)
         return result
+
+
+def _leave_to_the_parent() -> None:
+    """A port stays bound until the last process that has the device open closes it, were it a forked child.
+
+    The descriptor's number stays taken: the child's copy of libxc knows it.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for channel in _opened:
+        os.dup2(nowhere, channel._fd, inheritable=False)
+    os.close(nowhere)
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)

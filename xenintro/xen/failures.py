@@ -44,6 +44,7 @@ _TRIED = {
     "xc_monitor_get_capabilities": "cannot ask what domain {domid} can be watched for",
     "xc_monitor_enable": "cannot watch domain {domid}",
     "xc_monitor_disable": "cannot release domain {domid}",
+    "xc_monitor_resume": "cannot answer the vCPUs of domain {domid}",
     "xc_hvm_inject_trap": "cannot inject a trap into domain {domid}",
     "*mem_access*": "cannot read or set page permissions of domain {domid}",
     "xc_altp2m_*": "cannot use altp2m views of domain {domid}",
@@ -125,6 +126,10 @@ MEANINGS: tuple[tuple[str, dict[int, Meaning]], ...] = (
             ),
             codes.EINVAL: Meaning(XenCallError, "no monitor ring is enabled ({errno} from {call})"),
         },
+    ),
+    (
+        "xc_monitor_resume",
+        {codes.ENODEV: Meaning(XenCallError, "no monitor ring is enabled ({errno} from {call})")},
     ),
     (
         "xc_monitor_*",

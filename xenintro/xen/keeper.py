@@ -81,7 +81,6 @@ class Keeper:
 
     Attributes:
         address: of the page.
-        port: Xen's end of the event channel, once adopted.
 
     Raises:
         XenintroError: the page cannot be mapped: at the domain's memory limit, for instance.
@@ -89,26 +88,30 @@ class Keeper:
 
     def __init__(self, xc: Xc, domid: int) -> None:
         self._xc = xc
-        self.port = 0
-        gfn = xc.hvm_param(domid, _HVM_PARAM_MONITOR_RING_PFN)
         try:
-            self.address = xc.map_page(domid, gfn)
-        except XenintroError:
-            # A monitor before has taken it out of the physmap; xc_monitor_enable would put a page there too.
-            xc.populate(domid, gfn)
-            self.address = xc.map_page(domid, gfn)
+            self.address = _mapped(xc, domid)
+        except BaseException:
+            xc.close()
+            raise
 
-    def adopt(self, port: int, tag: int) -> bool:
-        """Take over the ring of a dead monitor; False if it was on another page."""
-        if marked(self.address) != tag:
-            return False
-        self.port = port
-        return True
+    def has(self, tag: int) -> bool:
+        """Whether the ring with this `mark` was on this very page."""
+        return marked(self.address) == tag
 
     def close(self) -> None:
         """Unmap the page: a mapping keeps a dead domain from being freed."""
         self._xc.unmap_page(self.address)
         self._xc.close()
+
+
+def _mapped(xc: Xc, domid: int) -> int:
+    gfn = xc.hvm_param(domid, _HVM_PARAM_MONITOR_RING_PFN)
+    try:
+        return xc.map_page(domid, gfn)
+    except XenintroError:
+        # A monitor before has taken it out of the physmap; xc_monitor_enable would put a page there too.
+        xc.populate(domid, gfn)
+        return xc.map_page(domid, gfn)
 
 
 def mark(address: int, tag: int) -> None:

@@ -5,9 +5,11 @@ No C value leaves this package.
 
 from __future__ import annotations
 
+import errno
 import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xenintro.errors import XenCallError
 from xenintro.units import PAGE_SIZE, U64_MAX
 from xenintro.xen import signatures, xenstore
 from xenintro.xen.caller import Caller
@@ -220,16 +222,24 @@ class Xc(Caller):
         port: Any = self._ffi.new("uint32_t *", 0)
         page = self._raw("xc_monitor_enable", domid, port)
         if not page:
-            errno = self.library.errno
+            code = self.library.errno
             if port[0]:  # Xen made the ring and libxc failed afterwards: it leaves it enabled
                 self._raw("xc_monitor_disable", domid)
-            raise failure("xc_monitor_enable", errno, domid)
+            raise failure("xc_monitor_enable", code, domid)
         return int(self._ffi.cast("uintptr_t", page)), int(port[0])
 
     def monitor_disable(self, domid: int) -> None:
         """Remove the ring. vCPUs with unanswered requests stay paused for ever: answer first."""
         self._domain("xc_monitor_disable", domid)
         self._msrs.pop(domid, None)
+
+    def monitor_resume(self, domid: int) -> None:
+        """Let Xen consume the responses on the ring: what a notification does, without an event channel."""
+        try:
+            self._domain("xc_monitor_resume", domid)
+        except XenCallError as error:
+            if error.errno != errno.EINVAL:  # before 4.13 it says that whenever it has done it (b32c0446b1)
+                raise
 
     def unmap_page(self, address: int) -> None:
         """Unmap a page that `monitor_enable` or `map_page` mapped; until then the domain cannot be freed."""
