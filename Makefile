@@ -10,6 +10,8 @@ XEN    ?= 4.17
 STAMP    := $(VENV)/.ready
 NATIVE   := $(wildcard xenintro/xen/*.[ch] xenintro/sim/*.[ch] xenintro/sim/*.map) xenintro/xen/build_native.py
 FUZZ_SECONDS ?= 60
+# Most tests wait for a process; those of the lab, which share an emulator, stay together.
+PARALLEL := -n 3 --dist loadgroup
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,10 +27,10 @@ demo: $(STAMP) ## watch a simulated guest until Ctrl-C; needs no Xen
 
 test: wheel ## pass every test, the lab's on a real Xen in an emulator included
 	@tools/test-packages.sh
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q $(PARALLEL)
 
 check: $(STAMP) lint ## what every commit passes: lint, types, layers, fast tests
-	@$(BIN)/python -m pytest -q -m "not lab and not slow"
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not lab and not slow"
 
 lint: $(STAMP) ## ruff, mypy, import layers
 	@$(BIN)/ruff check .

@@ -50,8 +50,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names, cases = ["rig", "word"], [(boot, word) for boot in boots for word in alone(boot[0])]
     else:
         names, cases = ["rig"], [(boot,) for boot in boots]
-    # The first test of a boot may have to download and compile an emulator before.
-    marks = (pytest.mark.lab, pytest.mark.timeout(1800))
+    # The first test of a boot may have to download and compile an emulator before. One process runs them all:
+    # a boot is shared, and there is one emulator at a time.
+    marks = (pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("lab"))
     params = [
         pytest.param(*case, marks=(*marks, *RETRIED.get(case[0][0], ())), id="-".join((*case[0], *case[1:])))
         for case in cases
