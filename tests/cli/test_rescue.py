@@ -233,6 +233,45 @@ def test_a_domain_that_is_gone_needs_nothing(host: Host, options: tuple[str, ...
     assert journals(host) == []
 
 
+@pytest.mark.parametrize("how", ["crash", "shutdown"])
+def test_a_domain_that_died_is_said_to_have_died(host: Host, how: str) -> None:
+    kill_in_the_loop(host)
+    host.simulation.control(how)
+    outcome = host.run("rescue", "--domid", "1")
+    assert outcome.code == 9, outcome.stderr
+    assert outcome.error[0] == f"error: tiny {'crashed' if how == 'crash' else 'powered off'}"
+    assert not host.simulation.control("state")["ring"]
+    assert journals(host) == []
+
+
+def test_a_domain_that_dies_during_the_rescue(host: Host) -> None:
+    kill_in_the_loop(host)
+    host.simulation.control("forget-faults")
+    last = {"call": "xc_monitor_disable", "nth": 3, "after": True, "order": {"do": "destroy"}}
+    host.simulation.control("fault", fault=last)
+    outcome = host.run("rescue", "--domid", "1")
+    assert outcome.code == 9, outcome.stderr
+    assert outcome.error[0] == "error: tiny was destroyed"
+    assert journals(host) == []
+
+
+@pytest.mark.parametrize("call", ["xc_monitor_enable", "xenevtchn_bind_interdomain"])
+def test_a_supervisor_knows_that_its_worker_is_dead(call: str) -> None:
+    """Whoever else looks like a monitor: here somebody who has mapped a page of the guest."""
+    with simulated_host(vcpus=2, scenario="storm", faults=[killed_at(call, 1, after=True)]) as host:
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with program(host, "tests.cli.kept_ring", **streams) as bystander:
+            assert bystander.stdout is not None
+            assert bystander.stdout.readline() == b"kept\n"
+            try:
+                outcome = host.run("watch", "--domid", "1", "-e", EVENTS)
+                assert outcome.code == 1
+                assert "tiny (domid 1) was given back" in outcome.error[2]
+                assert_given_back(host)
+            finally:
+                killed(bystander)
+
+
 def full_disk(pid: int = 0) -> None:
     """Let a process write to no file any more."""
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))

@@ -8,28 +8,27 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from xenintro.codec import acknowledge
-from xenintro.errors import DomainGoneError, NoSuchDomainError, XenintroError
+from xenintro.errors import XenintroError
 from xenintro.ringpage import RingPage
 from xenintro.units import PAGE_SIZE
 from xenintro.xen.caller import Caller
-from xenintro.xen.domains import DomainInfo, domain_info
 from xenintro.xen.evtchn import EventChannel
 from xenintro.xen.guard import Guard, InjectTarget
 from xenintro.xen.keeper import mark
+from xenintro.xen.lifeline import Lifeline
 from xenintro.xen.ring import Ring
 from xenintro.xen.teardown import release_error, tried
-from xenintro.xen.xenstore import DOMAIN_GONE, XenStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xenintro.abi import Interface
+    from xenintro.errors import DomainGoneError
+    from xenintro.xen.domains import DomainInfo
     from xenintro.xen.journal import Journal
     from xenintro.xen.xc import Xc
 
 _log = logging.getLogger(__name__)
-
-_SHUTDOWN_REASONS = ("powered off", "rebooted", "was suspended", "crashed", "was killed by its watchdog")
 
 
 class Kept(Protocol):
@@ -83,9 +82,8 @@ class Attachment:
         self._put = 0
         self.unanswered = 0
         # Before the domain is paused: a xenstored that hangs costs a second or two.
-        self._store = XenStore()
-        self._store.watch(DOMAIN_GONE)
-        self._store_fd: int | None = None
+        self._lifeline = Lifeline(xc, info)
+        self._lifeline_fd: int | None = None
         try:
             if kept is None:
                 self._make()
@@ -104,8 +102,8 @@ class Attachment:
         # libxc pauses the domain too, and a process can die in the middle of that.
         with self._journal.counting(0):
             self._address, remote_port = self._xc.monitor_enable(self._domid)
-        self.enabled = True
-        self._journal.note_port(remote_port)
+            self.enabled = True
+            self._journal.note_port(remote_port)
         self.ring = Ring(self._address, self.interface.slot_size, self.interface.nr_slots)
         # A ring page that was used before still holds the old indices.
         self.ring.init()
@@ -133,9 +131,9 @@ class Attachment:
         self._channel = EventChannel(self._xc.library)
         self._channel.bind(self._domid, remote_port)
         self._tell = self._channel.notify
-        self._store_fd = self._store.fileno()
-        if self._store_fd is not None:
-            self._channel.also(self._store_fd)
+        self._lifeline_fd = self._lifeline.fileno()
+        if self._lifeline_fd is not None:
+            self._channel.also(self._lifeline_fd)
 
     def mark(self) -> tuple[int, int]:
         """Xen's end of the event channel, and a number on the page by which the ring is known again."""
@@ -192,10 +190,10 @@ class Attachment:
             # Unmask before draining: a request that comes meanwhile rings again.
             self.channel.unmask(port)
             return False
-        died = bool(self._store.events())
-        if self._store_fd is not None and self._store.fileno() is None:
-            self.channel.not_also(self._store_fd)
-            self._store_fd = None
+        died = self._lifeline.rang()
+        if self._lifeline_fd is not None and self._lifeline.fileno() is None:
+            self.channel.not_also(self._lifeline_fd)
+            self._lifeline_fd = None
         return died
 
     def put(self, response: bytes) -> bool:
@@ -240,39 +238,22 @@ class Attachment:
         Raises:
             DomainGoneError: destroyed, replaced by another, crashed or shut down.
         """
-        name = self.info.name or f"domain {self._domid}"
         try:
-            info = domain_info(self._xc, self._domid, named=False)
-        except NoSuchDomainError:
-            info = None
-        if info is None or info.dying or info.uuid != self.info.uuid:
-            # Xen tore the ring down itself; only our mapping keeps the domain from being freed.
-            self.enabled = False
-            self._pauses = 0
-            raise DomainGoneError(
-                f"{name} was destroyed",
-                why="Xen does not list it any more",
-                hint=f"when it is back: xenintro watch --name {self.info.name or self.info.uuid}",
-            )
-        if info.shutdown:
-            reason = info.shutdown_reason or 0
-            what = _SHUTDOWN_REASONS[reason] if reason < len(_SHUTDOWN_REASONS) else "shut down"
-            raise DomainGoneError(
-                f"{name} {what}",
-                why=f"its shutdown reason is {reason}",
-                hint=f"when it is back: xenintro watch --name {self.info.name or self.info.uuid}",
-            )
-        return info
+            return self._lifeline.check()
+        finally:
+            self._forget_the_gone()
 
     def death(self) -> DomainGoneError | None:
         """How the domain died, if it did: what other errors come from then."""
-        try:
-            self.check()
-        except DomainGoneError as gone:
-            return gone
-        except XenintroError:
-            return None  # Xen does not even say that; the first error tells more
-        return None
+        died = self._lifeline.death()
+        self._forget_the_gone()
+        return died
+
+    def _forget_the_gone(self) -> None:
+        """Xen tore the ring down itself; only our mapping keeps the domain from being freed."""
+        if self._lifeline.gone:
+            self.enabled = False
+            self._pauses = 0
 
     def disable(self) -> None:
         """Give up the ring. vCPUs with unanswered requests stay paused for ever: drain first.
@@ -312,4 +293,4 @@ class Attachment:
         if self._channel is not None:
             channel, self._channel = self._channel, None
             channel.close()
-        self._store.close()
+        self._lifeline.close()

@@ -87,13 +87,18 @@ def domain_info(xc: Xc, domid: int, *, named: bool = True) -> DomainInfo:
         return _parse(record, xc.release, store)
 
 
-def is_gone(xc: Xc, info: DomainInfo) -> bool:
-    """Whether the domain is no more, or is being freed, or another one has its number."""
+def still_there(xc: Xc, info: DomainInfo) -> DomainInfo | None:
+    """The domain as it is now; None if it is no more, or is being freed, or another one has its number."""
     try:
         now = domain_info(xc, info.domid, named=False)
     except NoSuchDomainError:
-        return True
-    return now.dying or now.uuid != info.uuid
+        return None
+    return None if now.dying or now.uuid != info.uuid else now
+
+
+def is_gone(xc: Xc, info: DomainInfo) -> bool:
+    """Whether it is not `still_there`."""
+    return still_there(xc, info) is None
 
 
 def list_domains(xc: Xc) -> list[DomainInfo]:

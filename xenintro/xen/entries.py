@@ -52,6 +52,7 @@ class Entries:
         pauses: taken and not given back, for certain.
         maybe: 1 while one more is being taken or given back.
         port: Xen's end of the ring's event channel, None until there was one.
+        enabling: its process died while Xen made it a ring, which may be there.
         changes: in the order they were made.
         unknown: whether there are lines that only a newer xenintro understands.
     """
@@ -61,6 +62,7 @@ class Entries:
         self.pauses = 0
         self.maybe = 0
         self.port: int | None = None
+        self.enabling = False
         self.changes: list[Change] = list(changes)
         self.unknown = False
 
@@ -78,6 +80,11 @@ class Entries:
         for line in complete[2:]:
             entries._add(line)
         return entries
+
+    @property
+    def has_ring(self) -> bool:
+        """Whether a ring that the domain has is its process's own."""
+        return self.port is not None or self.enabling
 
     def is_about(self, info: DomainInfo) -> bool:
         """Whether it is about this very domain: a UUID survives a reboot of the guest, and of the host."""

@@ -240,6 +240,7 @@ class Journal:
         Where nobody else had, one given back too many does no harm: Xen refuses it.
         """
         entries = self.entries
+        entries.enabling = bool(entries.maybe and entries.pauses)
         one_more = entries.maybe and entries.header is not None and not entries.header.paused
         self._count(entries.pauses + bool(one_more))
 

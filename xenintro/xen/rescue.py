@@ -13,7 +13,6 @@ import msgspec
 from xenintro.codec import unpause
 from xenintro.errors import (
     DomainBusyError,
-    DomainGoneError,
     NotSupportedError,
     ReleaseError,
     XenCallError,
@@ -21,9 +20,10 @@ from xenintro.errors import (
 )
 from xenintro.units import format_ns
 from xenintro.xen.attachment import Attachment
-from xenintro.xen.domains import called, domain_info, is_gone
+from xenintro.xen.domains import called, domain_info, still_there
 from xenintro.xen.journal import Journal
 from xenintro.xen.leftovers import whatever_was_left
+from xenintro.xen.lifeline import death_of
 from xenintro.xen.liveness import check_nobody_watches
 from xenintro.xen.preflight import ring_in_use, ring_interface
 from xenintro.xen.standstill import standing_still
@@ -74,7 +74,9 @@ class Rescued(msgspec.Struct, frozen=True):
         )
 
 
-def rescue(xc: Xc, domid: int, *, force: bool = False, keeper: Kept | None = None) -> Rescued:
+def rescue(
+    xc: Xc, domid: int, *, force: bool = False, keeper: Kept | None = None, owner_dead: bool = False
+) -> Rescued:
     """Give back a domain whose monitor died, whoever that was. Doing it again does no harm.
 
     Args:
@@ -82,11 +84,14 @@ def rescue(xc: Xc, domid: int, *, force: bool = False, keeper: Kept | None = Non
         domid: the domain.
         force: even if its monitor seems to live.
         keeper: the dead monitor's ring page, mapped while it lived.
+        owner_dead: the process that wrote the journal is known to be dead: whose ring it is need not be
+            guessed from the processes that live.
 
     Raises:
         NoSuchDomainError: there is none.
         DomainBusyError: its monitor lives.
         NotSupportedError: a PV domain.
+        DomainGoneError: it has died, or been shut down; of its monitor nothing is left.
         ReleaseError: not everything could be given back.
     """
     started_ns = monotonic_ns()
@@ -96,7 +101,8 @@ def rescue(xc: Xc, domid: int, *, force: bool = False, keeper: Kept | None = Non
     journal = Journal.left(info, force=force)
     found = journal is not None
     try:
-        if not force:
+        known_dead = owner_dead and (keeper is not None or (journal is not None and journal.entries.has_ring))
+        if not force and not known_dead:
             _check_nobody_watches(xc, info, journal)
         interface = ring_interface(xc)
         if journal is None:
@@ -187,6 +193,7 @@ class _Rescue:
 
         Raises:
             ReleaseError: it stays then.
+            DomainGoneError: nothing is left of the monitor, nor of the domain's life.
         """
         failures = self._failures
         try:
@@ -200,6 +207,8 @@ class _Rescue:
         if failures:
             raise self._failed(failures) from failures[0]
         self._journal.remove()
+        if (died := death_of(self._info, still_there(self._xc, self._info))) is not None:
+            raise died
 
     def _adopt(self, keeper: Kept) -> Attachment | None:
         """The dead monitor's ring, if it is still there and can be had."""
@@ -282,9 +291,10 @@ class _Rescue:
 
     def _failed(self, failures: list[Exception]) -> XenintroError:
         """What is said; a domain that is no more needs nothing."""
-        if is_gone(self._xc, self._info):
+        now = still_there(self._xc, self._info)
+        if now is None and (died := death_of(self._info, now)) is not None:
             self._journal.remove()
-            return DomainGoneError(f"{called(self._info)} was destroyed", why="Xen does not list it any more")
+            return died
         if len(failures) == 1 and isinstance(failures[0], ReleaseError):
             return failures[0]
         return release_error(self._info, failures)
