@@ -41,7 +41,7 @@ def command(
         try:
             line = _rescue(xc, find_domain(xc, domid, name), if_needed=if_needed, force=force)
         except (NoSuchDomainError, DomainGoneError):
-            from xenintro.xen.journal import forget_the_gone
+            from xenintro.xen.forgetting import forget_the_gone
 
             forget_the_gone(xc)
             if not if_needed:

@@ -16,6 +16,7 @@ from xenintro.xen.evtchn import EventChannel
 from xenintro.xen.guard import Guard, InjectTarget
 from xenintro.xen.keeper import mark
 from xenintro.xen.lifeline import Lifeline
+from xenintro.xen.pauses import Pauses
 from xenintro.xen.ring import Ring
 from xenintro.xen.teardown import release_error, tried
 
@@ -72,7 +73,7 @@ class Attachment:
         self._xc = xc
         self._journal = journal
         self._domid = info.domid
-        self._pauses = 0
+        self._pauses = Pauses(xc, info.domid, journal)
         self._address: int | None = None
         self.enabled = False
         self._channel: EventChannel | None = None
@@ -172,16 +173,11 @@ class Attachment:
 
     def pause(self) -> None:
         """Pause the domain; `release` takes every pause back."""
-        with self._journal.counting(1):
-            self._xc.pause(self._domid)
-        self._pauses += 1
+        self._pauses.take()
 
     def unpause(self) -> None:
         """Take back one `pause`, if there is one: others may have paused the domain too."""
-        if self._pauses:
-            with self._journal.counting(-1):
-                self._xc.unpause(self._domid)
-            self._pauses -= 1
+        self._pauses.give_back()
 
     def wait(self, timeout: float) -> bool:
         """Return when the channel rang or a domain died, or after ``timeout`` seconds; whether one died."""
@@ -253,7 +249,7 @@ class Attachment:
         """Xen tore the ring down itself; only our mapping keeps the domain from being freed."""
         if self._lifeline.gone:
             self.enabled = False
-            self._pauses = 0
+            self._pauses.count = 0
 
     def disable(self) -> None:
         """Give up the ring. vCPUs with unanswered requests stay paused for ever: drain first.
@@ -269,7 +265,7 @@ class Attachment:
     def release(self) -> list[Exception]:
         """Give everything back, in order; every step is tried. Returns what failed."""
         failures: list[Exception] = []
-        unpauses = [self.unpause] * self._pauses
+        unpauses = [self.unpause] * self._pauses.count
         for step in (self.disable, self._unguard, self._unmap, self._close_channel, *unpauses):
             tried(step, failures)
         return failures

@@ -13,16 +13,15 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from xenintro.errors import DomainBusyError, NoSuchDomainError, XenintroError
-from xenintro.xen.domains import called, domain_info
+from xenintro.errors import DomainBusyError, XenintroError
 from xenintro.xen.entries import PAUSES, Entries, Header, boot_id, lines
+from xenintro.xen.occupied import busy, not_given_back
 from xenintro.xen.statedir import (
     LockedError,
     holder,
     lock,
     make_directory,
     state_file,
-    state_files,
     sync_directory,
     unlock,
     writing,
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
     from xenintro.xen.domains import DomainInfo
     from xenintro.xen.undo import Change
-    from xenintro.xen.xc import Xc
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +73,7 @@ class Journal:
         journal = cls._locked(info)
         if journal.entries.is_about(info):
             journal.close()
-            raise _left(info, journal.path)
+            raise not_given_back(info, journal.path)
         try:
             journal.start(info, interface, changes)
         except BaseException:
@@ -118,7 +116,7 @@ class Journal:
             journal = cls(path, lock(path, create=False))
         except LockedError as error:
             if not force:
-                raise _busy(info, holder(path)) from error
+                raise busy(info, holder(path)) from error
             journal = cls(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
         except FileNotFoundError:
             return None
@@ -152,7 +150,7 @@ class Journal:
             with writing(path):
                 return cls(path, lock(path, create=True))
         except LockedError as error:
-            raise _busy(info, holder(path)) from error
+            raise busy(info, holder(path)) from error
 
     def start(self, info: DomainInfo, interface: str, changes: Sequence[Change]) -> None:
         """Write the journal, and make sure that it will be found.
@@ -265,61 +263,3 @@ class Journal:
 def _header(info: DomainInfo, interface: str) -> Header:
     domain = (info.uuid, info.domid, info.name, info.nr_vcpus)
     return Header(*domain, boot_id(), os.getpid(), interface, info.paused)
-
-
-def check_free(info: DomainInfo) -> None:
-    """What `Journal.begin` would raise; nothing is locked or written. For `xenintro.xen.occupied`.
-
-    Raises:
-        DomainBusyError: a process of ours has the domain, or died and left something to undo.
-    """
-    path = state_file(info.uuid)
-    pid = holder(path)
-    if pid is not None:
-        raise _busy(info, pid)
-    try:
-        entries = Entries.parse(path.read_bytes())
-    except OSError:
-        return
-    if entries.is_about(info):
-        raise _left(info, path)
-
-
-def forget_the_gone(xc: Xc) -> None:
-    """Remove what dead processes left about domains that are no more."""
-    for path in state_files():
-        try:
-            journal = Journal(path, lock(path, create=False))
-        except (OSError, LockedError):
-            continue  # its process lives, or removes it just now
-        if _lives(xc, journal.entries):
-            journal.close()
-        else:
-            journal.remove()
-
-
-def _lives(xc: Xc, entries: Entries) -> bool:
-    """Whether a journal's domain is still there."""
-    if entries.header is None:
-        return False
-    try:
-        info = domain_info(xc, entries.header.domid, named=False)
-    except NoSuchDomainError:
-        return False
-    return entries.is_about(info) and info.uuid == entries.header.uuid
-
-
-def _busy(info: DomainInfo, pid: int | None) -> DomainBusyError:
-    return DomainBusyError(
-        f"{called(info)} is busy",
-        why=f"a xenintro works on it already: process {pid or 'unknown'}",
-        hint=f"see what it does: ps {pid}" if pid else f"see: xenintro doctor --domid {info.domid}",
-    )
-
-
-def _left(info: DomainInfo, path: Path) -> DomainBusyError:
-    return DomainBusyError(
-        f"{called(info)} was not given back",
-        why=f"the xenintro that had it is gone, and what it left is in {path}",
-        hint=f"bring the domain back first: xenintro rescue --domid {info.domid}",
-    )

@@ -25,6 +25,7 @@ from xenintro.xen.journal import Journal
 from xenintro.xen.leftovers import whatever_was_left
 from xenintro.xen.lifeline import death_of
 from xenintro.xen.liveness import check_nobody_watches
+from xenintro.xen.pauses import Pauses, take_pauses_back
 from xenintro.xen.preflight import ring_in_use, ring_interface
 from xenintro.xen.standstill import standing_still
 from xenintro.xen.statedir import state_file
@@ -158,21 +159,6 @@ def _check_nobody_watches(xc: Xc, info: DomainInfo, journal: Journal | None) -> 
         raise
 
 
-def take_pauses_back(xc: Xc, info: DomainInfo, journal: Journal) -> int:
-    """Take back the pauses of a dead process, which may not have lived to take the last one.
-
-    Returns:
-        How many there were.
-    """
-    taken_back = 0
-    for _ in range(journal.entries.pauses):
-        with journal.counting(-1):
-            if domain_info(xc, info.domid, named=False).paused:
-                xc.unpause(info.domid)
-                taken_back += 1
-    return taken_back
-
-
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
@@ -227,18 +213,14 @@ class _Rescue:
 
         The domain does not run until that ring is there: traps without one crash the guest on some releases.
         """
-        with self._journal.counting(1):
-            self._xc.pause(self._info.domid)
+        pauses = Pauses(self._xc, self._info.domid, self._journal)
+        pauses.take()
         try:
             self._take_away_ring()
             self._free_vcpus()
             return self._attach()
         finally:
-            tried(self._unpause, self._failures)
-
-    def _unpause(self) -> None:
-        with self._journal.counting(-1):
-            self._xc.unpause(self._info.domid)
+            tried(pauses.give_back, self._failures)
 
     def _attach(self, keeper: Kept | None = None) -> Attachment:
         return Attachment(self._xc, self._info, self._interface, self._journal, keeper)
