@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import signal
 import struct
 import threading
@@ -17,16 +19,20 @@ from xenintro.abi import interface
 from xenintro.codec import decode, encode
 from xenintro.errors import UsageError
 from xenintro.response import allow
-from xenintro.xen.guard import Guard
+from xenintro.xen.guard import Guard, InjectTarget
 from xenintro.xen.ring import Ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 LAYOUT = interface("vm_event-7")
+INT3_CODE = next(code for code, name in LAYOUT.reasons.items() if name == "software_breakpoint")
 CR3 = make_slot(LAYOUT, 4, payload={"index": 1}, paused=True)
+INT3, INT3_OF_ANOTHER = (make_slot(LAYOUT, INT3_CODE, vcpu_id=vcpu, paused=True) for vcpu in (1, 2))
 CPUID = make_slot(LAYOUT, 10, payload={"insn_length": 2}, registers={"rip": 0x1000}, paused=True)
 MS = 1_000_000
+
+_INJECT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *[ctypes.c_uint64] * 7, use_errno=True)
 
 
 def comes_true(condition: Callable[[], bool]) -> bool:
@@ -116,13 +122,106 @@ def test_a_claim_is_refused_for_what_is_answered_and_holds_for_the_rest(ring: Ri
         ring.take()
     guard.look(now + 80 * MS)  # the first is due, the second is not
     assert guard.answered == 1
-    assert not ring.claim(now + 80 * MS)
+    assert not ring.claim()
     assert not ring.put(encode_allowed(CR3))
-    assert ring.claim(now + 85 * MS)
-    guard.look(now + 164 * MS)
-    assert guard.answered == 1
+    assert ring.claim()
     assert ring.put(encode_allowed(CPUID))
     assert (ring.dropped, ring.unanswered) == (1, 0)
+
+
+def test_a_claim_keeps_nobody_waiting(ring: Ring, page: bytearray) -> None:
+    guard = Guard(ring, LAYOUT, deadline=0.08)
+    now = monotonic_ns()
+    guard.look(now)
+    post(page, CR3)
+    guard.look(now + 10 * MS)
+    ring.take()
+    assert ring.claim()
+    guard.look(now + 80 * MS)
+    assert [slot.claimed for slot in guard.missed()] == [True]
+
+
+class Injections:
+    """xc_hvm_inject_trap, and what happens during the loop's call."""
+
+    def __init__(self, during: Callable[[], object] = lambda: None, errno: int = 0) -> None:
+        self.by: list[str] = []
+        self._during = during
+        self._errno = errno
+        self._call = _INJECT(self._inject)
+        function = ctypes.cast(self._call, ctypes.c_void_p).value or 0
+        self.by_guard, self.by_loop = (InjectTarget(function, handle, 5) for handle in (1, 2))
+
+    def _inject(self, handle: int, domid: int, vcpu_id: int, vector: int, *_: int) -> int:
+        assert (domid, vector) == (5, 3)
+        self.by.append("guard" if handle == 1 else "loop")
+        if handle == 2:
+            self._during()
+        ctypes.set_errno(self._errno)
+        return -1 if self._errno else 0
+
+
+def test_a_call_that_hangs_is_never_made_twice(ring: Ring, page: bytearray) -> None:
+    """Nor for the vCPU's next event, while the first call may still get through."""
+    now = monotonic_ns()
+    answered = []
+
+    def time_passes() -> None:
+        for at in (88, 159, 160):
+            guard.look(now + at * MS)
+            answered.append(guard.answered)
+        post(page, INT3, INT3, INT3_OF_ANOTHER)
+        for at in (170, 250):
+            guard.look(now + at * MS)
+        answered.append(guard.answered)
+
+    injections = Injections(time_passes)
+    guard = Guard(ring, LAYOUT, deadline=0.08, inject=injections.by_guard)
+    guard.look(now)
+    post(page, INT3)
+    guard.look(now + 10 * MS)
+    ring.take()
+    assert guard.inject(injections.by_loop, now + 79 * MS) == 0
+    assert answered == [0, 1, 1, 3]
+    assert injections.by == ["loop", "guard"], "the other vCPU got its trap"
+    assert not ring.put(encode_allowed(INT3))
+    assert guard.inject(injections.by_loop, now + 251 * MS) == 0, "answered: nothing is injected"
+    assert len(injections.by) == 2
+
+
+def test_what_the_loop_has_injected_is_answered_without_a_trap(ring: Ring, page: bytearray) -> None:
+    injections = Injections()
+    guard = Guard(ring, LAYOUT, deadline=0.08, inject=injections.by_guard)
+    now = monotonic_ns()
+    guard.look(now)
+    post(page, INT3)
+    guard.look(now + 10 * MS)
+    ring.take()
+    assert guard.inject(injections.by_loop, now + 70 * MS) == 0
+    guard.look(now + 80 * MS)
+    assert guard.answered == 1, "no further deadline: the call is done"
+    assert injections.by == ["loop"]
+
+
+def test_an_error_of_the_call_is_told(ring: Ring, page: bytearray) -> None:
+    injections = Injections(errno=errno.EBUSY)
+    guard = Guard(ring, LAYOUT, inject=injections.by_guard)
+    post(page, INT3)
+    ring.take()
+    assert guard.inject(injections.by_loop, monotonic_ns()) == errno.EBUSY
+
+
+def test_a_forked_child_waits_for_no_thread(ring: Ring) -> None:
+    guard = Guard(ring, LAYOUT)
+    guard.start()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        guard.stop()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert "xenintro-guard" in tasks()
+    guard.stop()
 
 
 def encode_allowed(raw: bytes) -> bytes:

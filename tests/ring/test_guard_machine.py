@@ -46,8 +46,14 @@ class Posted:
         self.event = decode(raw, LAYOUT)
         self.not_before = now + DEADLINE - TICK  # when the guard may answer
         self.not_after = now + DEADLINE  # when it must have
-        self.by_guard = self.claimed = self.injected = False
+        self.never_after = now + 2 * DEADLINE  # even if the loop injects
+        self.by_guard = self.claimed = False
+        self.injections = 0
         self.response: bytes | None = None
+
+    @property
+    def has_trap(self) -> bool:
+        return self.event.reason == "software_breakpoint" and self.event.paused
 
 
 class GuardMachine(RuleBasedStateMachine):
@@ -62,13 +68,13 @@ class GuardMachine(RuleBasedStateMachine):
         # The machine's steps and the guard's calls meet here: exceptions do not pass through C.
         self.wrong: list[str] = []
         self.callbacks = _NOTIFY(self.notified), _INJECT(self.inject)
-        notify, inject = (ctypes.cast(one, ctypes.c_void_p).value or 0 for one in self.callbacks)
+        notify, self.injects = (ctypes.cast(one, ctypes.c_void_p).value or 0 for one in self.callbacks)
         self.guard = Guard(
             self.ring,
             LAYOUT,
             deadline=DEADLINE / 1e9,
             notify=NotifyTarget(notify, 1, 7),
-            inject=InjectTarget(inject, 2, 5),
+            inject=InjectTarget(self.injects, 2, 5),
         )
         self.now = monotonic_ns()
         self.due = self.guard.look(self.now)
@@ -78,6 +84,8 @@ class GuardMachine(RuleBasedStateMachine):
         self.loop: list[Posted] = []  # taken and without an answer of the loop
         self.missed: list[Posted] = []
         self.in_look = False
+        self.injecting: Posted | None = None  # by the loop
+        self.call_ns = 0  # how long Xen takes for that
 
     # Xen
 
@@ -91,17 +99,23 @@ class GuardMachine(RuleBasedStateMachine):
                 self.answered_by_guard(one)
             if sent != one.response:
                 self.wrong.append(f"{one.event.reason}: another response than expected")
-            if one.event.reason == "software_breakpoint" and one.event.paused and not one.injected:
+            if one.has_trap and not one.injections and one is not self.injecting:
                 self.wrong.append("a response before its trap")
             self.consumed += 1
             struct.pack_into("=I", self.page, 12, (self.start + self.consumed + 1) % U32)
         return 0
 
     def inject(self, handle: int, domid: int, vcpu_id: int, vector: int, *_: int) -> int:
-        assert (handle, domid, vector) == (2, 5, 3)
-        waiting = self.posted[self.consumed :]
-        one = next(one for one in waiting if one.event.vcpu_id == vcpu_id)
-        one.injected = True
+        assert (domid, vector) == (5, 3)
+        one = self.posted[vcpu_id]
+        by_loop = handle == 3
+        if by_loop != (one is self.injecting):
+            self.wrong.append("a trap from the wrong side")
+        if by_loop:
+            self.time_passes(self.call_ns)
+        elif one.response is not None:
+            self.wrong.append("a trap after its response")
+        one.injections += 1
         return 0
 
     def answered_by_guard(self, one: Posted) -> None:
@@ -137,9 +151,10 @@ class GuardMachine(RuleBasedStateMachine):
         self.in_look = True
         self.due = self.guard.look(self.now)
         self.in_look = False
-        assert self.now < self.due <= self.now + TICK
-        for one in self.posted[self.consumed :]:
-            assert self.now < one.not_after, "this one has waited too long"
+        if not self.now < self.due <= self.now + TICK:
+            self.wrong.append("the next look is not within a tick")
+        if any(self.now >= one.not_after for one in self.posted[self.consumed :]):
+            self.wrong.append("this one has waited too long")
 
     @rule(time=TIMES)
     def time_passes(self, time: int) -> None:
@@ -154,6 +169,7 @@ class GuardMachine(RuleBasedStateMachine):
         """As by SIGSTOP or a busy machine: what waits meanwhile waits that much longer."""
         for one in self.posted[self.consumed :]:
             one.not_after += delay
+            one.never_after += delay
         self.now += delay
         if self.due <= self.now:
             self.look()
@@ -176,32 +192,37 @@ class GuardMachine(RuleBasedStateMachine):
             self.taken += 1
 
     @precondition(lambda self: self.loop)
-    @rule(times=st.integers(1, 9), response=st.sampled_from([Response.plain(), None]))
-    def put(self, times: int, response: Response | None) -> None:
+    @rule(times=st.integers(1, 9), response=st.sampled_from([Response.plain(), None]), call_ns=TIMES)
+    def put(self, times: int, response: Response | None, call_ns: int) -> None:
         for one in self.loop[:times]:
             answer = encode(one.event, response or allow(one.event))
-            if one.event.reason == "software_breakpoint" and one.event.paused:
-                assert self.claim(one) == (one.response is None)
-                one.injected |= one.response is None
+            self.inject_by_loop(one, call_ns)
             assert self.ring.put(answer) == (one.response is None)
             one.response = one.response or answer
             self.loop.remove(one)
 
     @precondition(lambda self: self.loop)
-    @rule()
-    def claim_and_stall(self) -> None:
+    @rule(call_ns=TIMES)
+    def prepare_and_stall(self, call_ns: int) -> None:
         one = self.loop[0]
-        assert self.claim(one) == (one.response is None)
+        if one.has_trap:
+            self.inject_by_loop(one, call_ns)
+        else:
+            assert self.ring.claim() == (one.response is None)
+            one.claimed |= one.response is None
 
-    def claim(self, one: Posted) -> bool:
-        claimed = self.ring.claim(self.now)
-        if claimed:
+    def inject_by_loop(self, one: Posted, call_ns: int) -> None:
+        """The request waits for that, and those behind it do; one look later all is as before."""
+        if not one.has_trap or one.injections:
+            return
+        if one.response is None:
             one.claimed = True
-            one.not_before = self.now + DEADLINE
-            # What is behind it on the ring cannot be answered before it.
+            self.injecting, self.call_ns = one, call_ns
+            until = self.now + min(DEADLINE, call_ns + TICK)
             for later in self.posted[self.posted.index(one) :]:
-                later.not_after = max(later.not_after, self.now + DEADLINE)
-        return claimed
+                later.not_after = max(later.not_after, min(until, one.never_after))
+        assert self.guard.inject(InjectTarget(self.injects, 3, 5), self.now) == 0
+        self.injecting = None
 
     @rule(tells=st.booleans())
     def publish(self, tells: bool) -> None:
@@ -221,6 +242,10 @@ class GuardMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_went_wrong(self) -> None:
         assert self.wrong == []
+
+    @invariant()
+    def no_trap_comes_twice(self) -> None:
+        assert all(one.injections <= one.has_trap for one in self.posted)
 
     @invariant()
     def counts_agree(self) -> None:

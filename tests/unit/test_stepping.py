@@ -136,10 +136,11 @@ def test_a_vcpu_whose_second_access_was_missed_steps_on(claimed: bool) -> None:
     assert set(guest.pages.values()) == {"rx"}
 
 
-def test_other_events_leave_a_step_alone() -> None:
-    guest = Guest("mem:w@0x10:step,cr3")
+@pytest.mark.parametrize(("code", "claimed"), [(4, False), (6, True)], ids=["cr3", "injected-int3"])
+def test_other_events_leave_a_step_alone(code: int, claimed: bool) -> None:
+    guest = Guest("mem:w@0x10:step,cr3,int3")
     guest.flags(access(0x10))
-    guest.steps.missed(event(4), claimed=False)
+    guest.steps.missed(event(code), claimed=claimed)
     assert guest.pages == {0x10: "rwx"}
 
 

@@ -33,7 +33,7 @@ ffibuilder.cdef(
     int xi_ring_pending(struct xi_ring *ring);
     int xi_ring_take(struct xi_ring *ring, void *request);
     int xi_ring_put(struct xi_ring *ring, const void *response);
-    int xi_ring_claim(struct xi_ring *ring, uint64_t now);
+    int xi_ring_claim(struct xi_ring *ring);
     uint64_t xi_ring_publish(struct xi_ring *ring);
     uint32_t xi_ring_unanswered(struct xi_ring *ring);
 
@@ -86,6 +86,7 @@ ffibuilder.cdef(
     int xi_guard_init(struct xi_guard *guard, struct xi_ring *ring, uint64_t *beat, uint64_t now);
     uint64_t xi_guard_look(struct xi_guard *guard, uint64_t now);
     int xi_guard_missed(struct xi_guard *guard, struct xi_missed *missed);
+    int xi_guard_inject(struct xi_guard *guard, uintptr_t function, uintptr_t handle, uint64_t now);
     void xi_guard_response(const struct xi_guard *guard, const void *request, void *response);
     int xi_guard_start(struct xi_guard *guard);
     void xi_guard_stop(struct xi_guard *guard);

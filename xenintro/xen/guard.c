@@ -3,9 +3,11 @@
 #define _GNU_SOURCE	/* pthread_setname_np */
 #include "guard.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define VCPU_PAUSED 1u
 #define NO_ERROR_CODE 0xffffffffu
@@ -93,7 +95,7 @@ static void log_missed(struct xi_guard *guard, const uint8_t *request, uint32_t 
 	entry = &guard->log[(guard->oldest + ring->missed++) % XI_GUARD_LOG];
 	entry->since_ns = since;
 	entry->answered_ns = now;
-	entry->claimed = ring->claiming && ring->claimed == index;
+	entry->claimed = (uint8_t)xi_ring_is_claimed(ring, index);
 	memcpy(entry->request, request, ring->slot_size);
 }
 
@@ -121,17 +123,58 @@ static void notify(const struct xi_guard *guard)
 		((notify_call *)calls->notify)((void *)calls->notify_handle, calls->port);
 }
 
-static void inject(const struct xi_guard *guard, const struct xi_rule *rule, const uint8_t *request)
+/* Returns an errno. */
+static int inject(const struct xi_guard *guard, uintptr_t function, uintptr_t handle, const uint8_t *request)
 {
-	const struct xi_calls *calls = &guard->calls;
+	const struct xi_rule *rule = rule_of(guard, request);
+	int result = ((inject_call *)function)((void *)handle, guard->calls.domid,
+					       read_field(&guard->answers.vcpu_id, request), rule->vector,
+					       read_field(&rule->type, request), NO_ERROR_CODE,
+					       read_field(&rule->insn_length, request),
+					       read_field(&rule->extra, request));
 
-	/* An error can only mean that a trap is pending already, or that the domain is dead. */
-	if (calls->inject != 0)
-		((inject_call *)calls->inject)(
-			(void *)calls->inject_handle, calls->domid,
-			read_field(&guard->answers.vcpu_id, request), rule->vector,
-			read_field(&rule->type, request), NO_ERROR_CODE,
-			read_field(&rule->insn_length, request), read_field(&rule->extra, request));
+	return result < 0 ? errno : 0;
+}
+
+/* Whether a trap goes with the answer. */
+static int has_trap(const struct xi_guard *guard, const uint8_t *request)
+{
+	const struct xi_rule *rule = rule_of(guard, request);
+
+	return rule != NULL && rule->vector != 0 && is_paused(guard, request);
+}
+
+int xi_guard_inject(struct xi_guard *guard, uintptr_t function, uintptr_t handle, uint64_t now)
+{
+	struct xi_ring *ring = guard->ring;
+	uint8_t request[XI_GUARD_SLOT];
+	int error = 0, granted;
+
+	pthread_mutex_lock(&ring->lock);
+	granted = xi_ring_claim_locked(ring);
+	if (granted) {
+		memcpy(request, xi_ring_slot(ring, ring->rsp_prod_pvt), ring->slot_size);
+		guard->injecting_vcpu = read_field(&guard->answers.vcpu_id, request);
+		guard->injecting_ns = now;
+		guard->injecting = 1;
+	}
+	pthread_mutex_unlock(&ring->lock);
+	if (!granted)
+		return 0;
+	error = has_trap(guard, request) ? inject(guard, function, handle, request) : EINVAL;
+	pthread_mutex_lock(&ring->lock);
+	guard->injecting = 0;
+	pthread_mutex_unlock(&ring->lock);
+	return error;
+}
+
+/* With the lock held: whether the loop has injected the trap of the oldest request, or may be about to. */
+static int is_injected(const struct xi_guard *guard, const uint8_t *request)
+{
+	if (xi_ring_is_claimed(guard->ring, guard->ring->rsp_prod_pvt))
+		return 1;
+	/* A call that hung before, for an earlier request: it may still reach this vCPU. */
+	return guard->injecting && read_field(&guard->answers.vcpu_id, request) == guard->injecting_vcpu;
 }
 
 /*
@@ -143,21 +186,22 @@ static void answer_oldest(struct xi_guard *guard, uint64_t now)
 	struct xi_ring *ring = guard->ring;
 	uint8_t request[XI_GUARD_SLOT], response[XI_GUARD_SLOT];
 	const uint32_t index = ring->rsp_prod_pvt;
-	const struct xi_rule *rule;
+	int injects;
 
 	memcpy(request, xi_ring_slot(ring, index), ring->slot_size);
+	injects = guard->calls.inject != 0 && has_trap(guard, request) && !is_injected(guard, request);
 	xi_guard_response(guard, request, response);
 	log_missed(guard, request, index, now);
 	xi_ring_answer(ring, response);
-	rule = rule_of(guard, request);
-	if (rule == NULL || rule->vector == 0 || !is_paused(guard, request))
+	if (!injects)
 		return;
 	ring->held = index;
 	ring->holding = 1;
 	xi_ring_publish_locked(ring);
 	pthread_mutex_unlock(&ring->lock);
 	notify(guard);
-	inject(guard, rule, request);
+	/* An error can only mean that a trap is pending already, or that the domain is dead. */
+	inject(guard, guard->calls.inject, guard->calls.inject_handle, request);
 	pthread_mutex_lock(&ring->lock);
 	ring->holding = 0;
 }
@@ -165,9 +209,14 @@ static void answer_oldest(struct xi_guard *guard, uint64_t now)
 static uint64_t due_ns(const struct xi_guard *guard, uint32_t index)
 {
 	const struct xi_ring *ring = guard->ring;
-	const int claimed = ring->claiming && ring->claimed == index;
+	const uint64_t due = ring->since[index & (ring->nr_slots - 1)] + guard->deadline_ns;
 
-	return (claimed ? ring->claimed_ns : ring->since[index & (ring->nr_slots - 1)]) + guard->deadline_ns;
+	if (!guard->injecting || !xi_ring_is_claimed(ring, index))
+		return due;
+	if (guard->injecting_ns < due)
+		return guard->injecting_ns + guard->deadline_ns;
+	/* Begun after the last look, as those before it took so long: it has no deadline of its own. */
+	return due + guard->deadline_ns - guard->tick_ns;
 }
 
 static int is_due(const struct xi_guard *guard, uint32_t index, uint64_t now)
@@ -287,6 +336,7 @@ int xi_guard_start(struct xi_guard *guard)
 	pthread_cond_init(&guard->wake, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	guard->stopping = 0;
+	guard->pid = getpid();
 	/* Signals are the loop's: the thread inherits a mask that has them all. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -300,10 +350,12 @@ void xi_guard_stop(struct xi_guard *guard)
 {
 	if (!guard->running)
 		return;
+	guard->running = 0;
+	if (guard->pid != getpid())	/* a forked child's copy: its lock may be held for ever */
+		return;
 	pthread_mutex_lock(&guard->lock);
 	guard->stopping = 1;
 	pthread_cond_signal(&guard->wake);
 	pthread_mutex_unlock(&guard->lock);
 	pthread_join(guard->thread, NULL);
-	guard->running = 0;
 }

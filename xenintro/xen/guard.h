@@ -6,11 +6,18 @@
  * It knows nothing of events: a table says per reason what lets one happen.  The
  * age of a request counts from the look before the one that first saw it, so no
  * request waits longer than the deadline and the delay of one wake-up.
+ *
+ * One exception: a request whose trap the loop is injecting waits for that, and
+ * those behind it with it, until it is done, but not longer than one more
+ * deadline.  Then it is answered without a trap, for there must never be two:
+ * INT3 happens again, and a #DB comes as late as the call that hangs.
  */
 #ifndef XI_GUARD_H
 #define XI_GUARD_H
 
 #include "ring.h"
+
+#include <sys/types.h>
 
 #define XI_GUARD_REASONS 32
 #define XI_GUARD_ECHOED 4
@@ -84,10 +91,14 @@ struct xi_guard {
 	uint64_t lost;		/* answered and not in the log: it was full */
 	uint64_t longest_ns;
 	uint32_t oldest;
+	uint64_t injecting_ns;	/* with injecting: since when, and into which vCPU */
+	uint64_t injecting_vcpu;
 	struct xi_missed log[XI_GUARD_LOG];
 	pthread_t thread;
 	pthread_mutex_t lock;	/* over stopping */
 	pthread_cond_t wake;
+	uint8_t injecting;	/* the loop does; under the ring's lock */
+	pid_t pid;		/* where the thread is: a forked child has none */
 	uint8_t running;
 	uint8_t stopping;
 };
@@ -107,13 +118,20 @@ uint64_t xi_guard_look(struct xi_guard *guard, uint64_t now);
 /* Take the oldest entry out of the log: 1, or 0 if there is none. */
 int xi_guard_missed(struct xi_guard *guard, struct xi_missed *missed);
 
+/*
+ * The loop's way to inject the trap of the request that it answers next, with its
+ * own handle: claimed and injected in one step as the guard sees it.  Returns the
+ * errno of the call; 0 also if the guard has answered, and nothing was injected.
+ */
+int xi_guard_inject(struct xi_guard *guard, uintptr_t function, uintptr_t handle, uint64_t now);
+
 /* The response to a request; used by the look, and by tests of the table. */
 void xi_guard_response(const struct xi_guard *guard, const void *request, void *response);
 
 /* Run the thread.  Returns 0 or an errno. */
 int xi_guard_start(struct xi_guard *guard);
 
-/* End the thread and wait for its end; nothing if it does not run. */
+/* End the thread and wait for its end; nothing if it does not run in this process. */
 void xi_guard_stop(struct xi_guard *guard);
 
 #endif

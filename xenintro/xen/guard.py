@@ -58,9 +58,11 @@ class Guard:
     Args:
         ring: whose requests; it stays mapped until `stop`.
         interface: of its slots.
-        deadline: seconds that a request waits at most; it may be answered an eighth of that earlier.
+        deadline: seconds that a request waits at most; it may be answered an eighth of that earlier. While
+            the loop injects a trap (`inject`), that request and those behind it wait up to twice as long.
         notify: how Xen is told of responses (`EventChannel.notify_target`); None tells nobody.
-        inject: how a trap is delivered before its answer; None delivers none.
+        inject: how a trap is delivered before its answer; None delivers none. The loop uses a handle of
+            its own for the same domain.
         singlestep_always: vCPUs step because somebody asked for it: an answer does not end that.
         interrupts: every answer asks for the next interrupt.
         beat: address of a 64-bit word that gets the time of every look; it stays mapped until `stop`.
@@ -109,13 +111,29 @@ class Guard:
             raise XenintroError("cannot start the deadline thread", why=f"pthread_create: errno {errno}")
 
     def stop(self) -> None:
-        """End the thread; it has ended when this returns. Stopping twice is fine."""
+        """End the thread; it has ended when this returns. Fine twice, and in a forked child that has none."""
         lib.xi_guard_stop(self._guard)
 
     def look(self, now_ns: int) -> int:
         """What the thread does over and over, once; returns when to do it again. Not while it runs."""
         due: int = lib.xi_guard_look(self._guard, now_ns)
         return due
+
+    def inject(self, target: InjectTarget, now_ns: int) -> int:
+        """Inject the trap of the request that the loop answers next, so that nobody else does.
+
+        One call without the interpreter, so nothing that other Python threads do comes between the look at
+        whether the request still waits and the injection.
+
+        Args:
+            target: with a handle of the loop's own.
+            now_ns: CLOCK_MONOTONIC.
+
+        Returns:
+            The errno of the call; 0 also where the thread has answered: then nothing was injected.
+        """
+        errno: int = lib.xi_guard_inject(self._guard, target.function, target.handle, now_ns)
+        return errno
 
     def missed(self) -> Iterator[MissedSlot]:
         """What was answered by the thread since the last time this was asked, oldest first."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import logging
+from time import monotonic_ns
 from typing import TYPE_CHECKING
 
-from xenintro.abi.constants import NO_ERROR_CODE, TRAP_DEBUG, TRAP_INT3
-from xenintro.errors import XenCallError
-from xenintro.events import DebugException, SoftwareBreakpoint
+from xenintro.events import DebugException
+from xenintro.xen.failures import failure
 
 if TYPE_CHECKING:
     from xenintro.events import Event
-    from xenintro.xen.xc import Xc
+    from xenintro.xen.guard import Guard, InjectTarget
 
 _log = logging.getLogger(__name__)
 
@@ -21,28 +21,18 @@ SW_EXCEPTION = 6
 INT3_LENGTH = 1
 
 
-def reinject(xc: Xc, domid: int, event: Event) -> None:
-    """Deliver the INT3 or #DB of an event when its vCPU runs again.
+def reinject(guard: Guard, target: InjectTarget, event: Event) -> None:
+    """Deliver the INT3 or #DB of the event that is answered next when its vCPU runs again.
 
     Where another injection is pending (EBUSY) INT3 is left alone: the instruction traps again afterwards.
-    A #DB that cannot be delivered is lost, and said.
+    A #DB that cannot be delivered is lost, and said. Nothing is done where the deadline thread has answered.
 
     Raises:
         XenCallError: any other failure.
     """
-    assert isinstance(event, SoftwareBreakpoint | DebugException)
-    vector = TRAP_INT3 if isinstance(event, SoftwareBreakpoint) else TRAP_DEBUG
-    trap = {
-        "vector": vector,
-        "type": SW_EXCEPTION if event.type is None else event.type,
-        "error_code": NO_ERROR_CODE,
-        "insn_len": INT3_LENGTH if event.insn_length is None else event.insn_length,
-        "extra": (event.pending_dbg or 0) if vector == TRAP_DEBUG else 0,
-    }
-    try:
-        xc.inject_trap(domid, event.vcpu_id, **trap)
-    except XenCallError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        if vector == TRAP_DEBUG:
+    error = guard.inject(target, monotonic_ns())
+    if error == errno.EBUSY:
+        if isinstance(event, DebugException):
             _log.warning("vcpu %d lost a #DB: another injection was pending", event.vcpu_id)
+    elif error:
+        raise failure("xc_hvm_inject_trap", error, target.domid)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from time import monotonic, monotonic_ns
+from functools import cached_property
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from xenintro import legality
@@ -15,7 +16,7 @@ from xenintro.legality import Machine
 from xenintro.source import Missed, Request
 from xenintro.xen.arming import arm, has_singlestep
 from xenintro.xen.attachment import Attachment
-from xenintro.xen.guard import DEFAULT_DEADLINE, check_deadline
+from xenintro.xen.guard import DEFAULT_DEADLINE, InjectTarget, check_deadline
 from xenintro.xen.injection import reinject
 from xenintro.xen.journal import Journal
 from xenintro.xen.keeper import Unwatched, address_of
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from xenintro.events import Event
     from xenintro.response import Response
     from xenintro.traps import Trap
+    from xenintro.xen.guard import Guard
     from xenintro.xen.keeper import Watcher
     from xenintro.xen.undo import Change
     from xenintro.xen.xc import Xc
@@ -161,8 +163,8 @@ class Monitor:
             response = self._stepping.allow(event)
         elif isinstance(event, Singlestep):
             self._stepping.close_pages(event.vcpu_id)
-        if response.reinject and self._claim():
-            reinject(self._xc, self._domid, event)
+        if response.reinject:
+            reinject(self._guard(), self._inject_target, event)
         return response
 
     def put(self, response: bytes) -> bool:
@@ -265,12 +267,20 @@ class Monitor:
         return [Steps(self.info.nr_vcpus)] if self._can_step else []
 
     def _claim(self) -> bool:
-        return self._ring().ring.claim(monotonic_ns())
+        return self._ring().ring.claim()
+
+    @cached_property
+    def _inject_target(self) -> InjectTarget:
+        return InjectTarget(self._xc.library.address("xc_hvm_inject_trap"), self._xc.address, self._domid)
+
+    def _guard(self) -> Guard:
+        guard = self._ring().guard
+        assert guard is not None
+        return guard
 
     def _collect(self) -> None:
         """Take over what the deadline thread has answered."""
-        guard = self._ring().guard
-        assert guard is not None
+        guard = self._guard()
         for slot in guard.missed():
             event = decode(slot.raw, self.interface)
             self._missed.append(Missed(event, slot.since_ns, slot.answered_ns))

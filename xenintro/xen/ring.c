@@ -156,17 +156,26 @@ int xi_ring_answer(struct xi_ring *ring, const void *response)
 	return untaken;
 }
 
-int xi_ring_claim(struct xi_ring *ring, uint64_t now)
+int xi_ring_claim_locked(struct xi_ring *ring)
+{
+	if (ring->late != 0 || ring->req_cons == ring->rsp_prod_pvt)
+		return 0;
+	ring->claimed = ring->rsp_prod_pvt;
+	ring->claiming = 1;
+	return 1;
+}
+
+int xi_ring_is_claimed(const struct xi_ring *ring, uint32_t index)
+{
+	return ring->claiming && ring->claimed == index;
+}
+
+int xi_ring_claim(struct xi_ring *ring)
 {
 	int granted;
 
 	pthread_mutex_lock(&ring->lock);
-	granted = ring->late == 0 && ring->req_cons != ring->rsp_prod_pvt;
-	if (granted) {
-		ring->claimed = ring->rsp_prod_pvt;
-		ring->claimed_ns = now;
-		ring->claiming = 1;
-	}
+	granted = xi_ring_claim_locked(ring);
 	pthread_mutex_unlock(&ring->lock);
 	return granted;
 }

@@ -64,7 +64,6 @@ struct xi_ring {
 	uint32_t seen;		/* requests whose since is known */
 	uint8_t holding;
 	uint8_t claiming;
-	uint64_t claimed_ns;
 	uint64_t published_ns;	/* when the guard last published responses of the loop, 0 if it did not */
 	uint64_t since[XI_RING_MAX_SLOTS];	/* by slot: when its request came, or earlier */
 };
@@ -97,9 +96,10 @@ int xi_ring_put(struct xi_ring *ring, const void *response);
 
 /*
  * Before an effect that goes with the next response: returns 0 if the guard has
- * answered that request, else 1, and its age counts from now again.
+ * answered that request, else 1.  The guard may answer it all the same, and its
+ * log says then that it was claimed.
  */
-int xi_ring_claim(struct xi_ring *ring, uint64_t now);
+int xi_ring_claim(struct xi_ring *ring);
 
 /*
  * Show Xen all responses put so far.  Ringing the event channel is the caller's.
@@ -111,6 +111,11 @@ uint64_t xi_ring_publish(struct xi_ring *ring);
 uint32_t xi_ring_unanswered(struct xi_ring *ring);
 
 /* The rest is for guard.c, with the lock held. */
+
+int xi_ring_claim_locked(struct xi_ring *ring);
+
+/* Whether the loop has claimed the request at this index. */
+int xi_ring_is_claimed(const struct xi_ring *ring, uint32_t index);
 
 /* The slot of a ring index. */
 void *xi_ring_slot(const struct xi_ring *ring, uint32_t index);

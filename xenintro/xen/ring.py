@@ -120,16 +120,16 @@ class Ring:
             return None
         raise self._corrupt()
 
-    def claim(self, now_ns: int) -> bool:
+    def claim(self) -> bool:
         """Ask before an effect that belongs to the next response, for instance a hypercall.
 
-        Args:
-            now_ns: CLOCK_MONOTONIC; the request's age counts from here again.
+        The guard may answer the request all the same; its log says then that it was claimed. A trap is
+        injected with `xenintro.xen.guard.Guard.inject`.
 
         Returns:
             False if the guard has answered the request: its response will be dropped.
         """
-        return bool(_claim(self.native, now_ns))
+        return bool(_claim(self.native))
 
     def put(self, response: bytes) -> bool:
         """Write the response to the oldest unanswered slot; Xen sees it after `publish`.

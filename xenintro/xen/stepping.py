@@ -102,8 +102,8 @@ class Stepping:
         self._emulated.pop(vcpu_id, None)
         if isinstance(event, MemAccess):
             self._emulated[vcpu_id] = event.gfn
-        elif not isinstance(event, Singlestep) and not claimed:
-            return
+        elif not isinstance(event, Singlestep) and not (claimed and isinstance(event, EmulUnimplemented)):
+            return  # a trap that was claimed to be injected opened no page
         never_began = claimed and self._begun == vcpu_id
         steps_on = vcpu_id in self._open and not isinstance(event, Singlestep) and not never_began
         self.close_pages(vcpu_id)
