@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., Any])
 
-_TIMEOUT = 10.0
+_TIMEOUT = 5.0
 
 _name = click.option("-n", "--name", required=True, help="Domain of the service, by the name it was given.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from xenintro.errors import XenintroError
-from xenintro_cli.output import ReaderGoneError
+from xenintro_cli.output import ReaderGoneError, cannot_write
 from xenintro_cli.style import Style
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+#: Where help, a list or a summary cannot be written.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def guarded(function: Callable[[], object]) -> int:
@@ -32,6 +36,10 @@ def guarded(function: Callable[[], object]) -> int:
     except (ReaderGoneError, BrokenPipeError):
         _discard_the_rest()
         return 0
+    except OSError as error:
+        with suppress(OSError):
+            show(cannot_write(error) if error.errno in _FULL else _bug(error))
+        return XenintroError.exit_code
     except Exception as error:
         with suppress(OSError):
             if "--debug" in sys.argv:

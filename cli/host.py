@@ -52,7 +52,9 @@ def check_one_domain(domid: int | None, name: str | None) -> None:
     """
     if (domid is None) == (name is None):
         raise UsageError(
-            "which domain?", why="give either --domid or --name", hint="see them all: xenintro list"
+            "no domain is named" if domid is None else "--domid and --name are both given",
+            why="give one of them: --domid N or --name NAME",
+            hint="see them all: xenintro list",
         )
 
 

@@ -104,4 +104,6 @@ def talk(function: F) -> F:
 
 def _set_level(ctx: click.Context, param: click.Parameter, value: int) -> None:
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=levels[min(value, 2)], stream=NeverWaiting())
+    logging.basicConfig(
+        format="%(levelname)s: %(message)s", level=levels[min(value, 2)], stream=NeverWaiting()
+    )

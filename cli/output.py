@@ -55,6 +55,7 @@ class HumanOutput:
     def __init__(self, color: str, write: Callable[[bytes], None]) -> None:
         self._write = write
         self._lines = Lines(Style.of(sys.stdout, color), terminal_width())
+        self._encoding = sys.stdout.encoding
         self._started = False
 
     def __call__(self, batch: list[Handled]) -> None:
@@ -71,7 +72,7 @@ class HumanOutput:
         if lines and not self._started:
             self._started = True
             lines.insert(0, self._lines.header())
-        self._write(encoded(lines))
+        self._write(encoded(lines, self._encoding))
 
 
 def _answer(handled: Handled) -> str:
@@ -87,13 +88,13 @@ def terminal_width() -> int | None:
 
 def write_lines(lines: list[str]) -> None:
     """Write lines of text at once, in the stream's encoding."""
-    write(encoded(lines))
+    write(encoded(lines, sys.stdout.encoding))
 
 
-def encoded(lines: list[str]) -> bytes:
-    """Lines of text as bytes, in the stream's encoding."""
+def encoded(lines: list[str], encoding: str | None) -> bytes:
+    """Lines of text as bytes."""
     text = "".join(f"{line}\n" for line in lines)
-    return text.encode(sys.stdout.encoding or "utf-8", errors="replace")
+    return text.encode(encoding or "utf-8", errors="replace")
 
 
 def write(data: bytes) -> None:
@@ -119,7 +120,7 @@ def cannot_write(error: OSError) -> XenintroError:
     return XenintroError(
         "cannot write the output",
         why=f"{error.strerror} on stdout",
-        hint="everything that was taken has been answered",
+        hint="what was watched has been answered and given back",
     )
 
 

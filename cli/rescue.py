@@ -65,7 +65,7 @@ def _rescue(xc: Xc, domid: int, *, if_needed: bool, force: bool) -> str:
     done = rescue(xc, domid, force=force)
     _check_they_run(xc, info, waiting)
     if not needed:
-        return f"{called(info)} needed no rescue; all of it was done, and did no harm"
+        return f"{called(info)} needed no rescue: nothing was left over"
     vcpus = f"{len(waiting)} of {info.nr_vcpus} vCPUs stood still and run again; " if waiting else ""
     return f"{vcpus}{done}"
 

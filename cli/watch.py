@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
+from xenintro.sinks.stderr import NeverWaiting
 from xenintro.traps import asked_for, parse_traps
 from xenintro_cli import options
 from xenintro_cli.ending import guarded
@@ -19,12 +22,19 @@ from xenintro_cli.style import Style
 from xenintro_cli.talk import Talk
 
 if TYPE_CHECKING:
-    from xenintro.policy import Policy
+    from collections.abc import Iterator
+
     from xenintro.supervise.link import Link
+    from xenintro.xen.monitor import Monitor
     from xenintro.xen.xc import Xc
+
+    Output = HumanOutput | JsonOutput
 
 #: Watched when no events are named: rare in a running guest, and possible on every x86 host.
 DEFAULT_EVENTS = "cr0,cr3,cr4,xcr0,msr:efer,msr:star,msr:lstar,guest-request"
+
+#: Seconds that a policy gets after the end of --duration, and again before it is interrupted.
+_GRACE = 1.0
 
 
 @click.command(name="watch")
@@ -111,7 +121,6 @@ def watch(choice: Choice, selection: str, pace: int | None = None) -> int:
     parse_traps(choice.events)
     with libraries(selection, pace) as directory:
         # Native parts are imported only now: --help works where they are not installed.
-        from xenintro.policy import load
         from xenintro.supervise.front import supervised
         from xenintro.xen.xc import Xc, libraries_of
 
@@ -119,20 +128,17 @@ def watch(choice: Choice, selection: str, pace: int | None = None) -> int:
 
         def work(link: Link) -> int:
             with Xc(library, own_domid=own_domid) as xc:
-                watch_domain(choice, xc, [load(spec) for spec in choice.policies], link)
+                watch_domain(choice, xc, link)
             return 0
 
         return supervised(library, own_domid, work, guarded, ALL_ENDING)
 
 
-def watch_domain(choice: Choice, xc: Xc, policies: list[Policy], link: Link) -> None:
+def watch_domain(choice: Choice, xc: Xc, link: Link) -> None:
     """Watch one domain until it ends: what the worker process does."""
-    from xenintro.policy import chain
-    from xenintro.session import Session
     from xenintro.xen.monitor import Monitor
 
     traps = parse_traps(choice.events)
-    talk = Talk(Style.of(sys.stderr, choice.color), quiet=choice.quiet)
     monitor = Monitor(
         xc, find_domain(xc, choice.domid, choice.name), traps, deadline=choice.deadline, watcher=link
     )
@@ -142,16 +148,26 @@ def watch_domain(choice: Choice, xc: Xc, policies: list[Policy], link: Link) -> 
         if choice.output_format == "jsonl"
         else HumanOutput(choice.color, stream.write)
     )
+    with redirect_stdout(NeverWaiting()):  # what a policy prints is no event
+        _run(choice, xc, monitor, stream, output)
+    stream.finish()
+
+
+def _run(choice: Choice, xc: Xc, monitor: Monitor, stream: LiveStream, output: Output) -> None:
+    from xenintro.policy import chain, load
+    from xenintro.session import Session
+
+    talk = Talk(Style.of(sys.stderr, choice.color), quiet=choice.quiet)
     session = Session(
         monitor,
-        decide=chain(policies, monitor.guest),
+        decide=chain([load(spec) for spec in choice.policies], monitor.guest),
         enforce=choice.enforce,
-        wanted=asked_for(traps),
+        wanted=asked_for(parse_traps(choice.events)),
         observers=[output],
         limit=choice.count,
         duration=choice.duration,
     )
-    with stopped_by_signals(session, stream):
+    with stopped_by_signals(session, stream), _stopped_in_time(choice.duration):
         try:
             with monitor:
                 talk.started(monitor, xc.version(), choice.events)
@@ -161,4 +177,14 @@ def watch_domain(choice: Choice, xc: Xc, policies: list[Policy], link: Link) -> 
                     talk.stopping()
         finally:
             talk.ended(session, monitor, stream.dropped)
-    stream.finish()
+
+
+@contextmanager
+def _stopped_in_time(duration: float | None) -> Iterator[None]:
+    """Stop a session whose loop does not come round to see that its time is over: a policy that hangs."""
+    if duration is not None:
+        signal.setitimer(signal.ITIMER_REAL, duration + _GRACE, _GRACE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import traceback
+from pathlib import Path
 from time import monotonic_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from xenintro.codec import decode, encode
-from xenintro.response import ALLOWED, allow
+from xenintro.errors import PolicyError, XenintroError
+from xenintro.response import ALLOWED, Response, allow
 from xenintro.stats import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from xenintro.events import Event
-    from xenintro.response import Response
     from xenintro.source import EventSource
 
 _log = logging.getLogger(__name__)
@@ -220,10 +222,13 @@ class Session:
             self._deciding = True
             response = self.decide(event)
             self._deciding = False
-            if response is None or response.name == ALLOWED.name:
+            if response is None or response is ALLOWED:
+                return None
+            _check_type(response)
+            if response.name == ALLOWED.name:
                 return None
             self._source.check(event, response)
-        except (Exception, PolicyInterrupted) as error:
+        except (Exception, SystemExit, GeneratorExit, PolicyInterrupted) as error:
             self._deciding = False
             self.summary.policy_errors += 1
             self._policy_error = error
@@ -239,9 +244,9 @@ class Session:
             batch = [*late, *batch]
         for handled in batch:
             self.summary.count(handled)
-        if self._policy_error is not None and str(self._policy_error) != self._said:
-            self._said = str(self._policy_error)
-            _log.warning("the policy failed, events are allowed: %s", self._said)
+        if self._policy_error is not None and (text := _described(self._policy_error)) != self._said:
+            self._said = text
+            _log.warning("the policy failed, events are allowed: %s", text)
         self._policy_error = None
         wanted = self._wanted
         shown = batch if wanted is None else [handled for handled in batch if wanted(handled.event)]
@@ -257,3 +262,17 @@ class Session:
             or (self._limit is not None and self.summary.shown >= self._limit)
             or (self._duration_ns is not None and self.summary.duration_ns >= self._duration_ns)
         )
+
+
+def _check_type(response: object) -> None:
+    if not isinstance(response, Response):
+        raise PolicyError(f"decide gave {response!r}", why="that is no xenintro.response.Response")
+
+
+def _described(error: BaseException) -> str:
+    """An error of a policy in one line: where it was raised, or why an answer has no effect."""
+    if isinstance(error, XenintroError):
+        return ": ".join(part for part in (error.what, error.why) if part)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"

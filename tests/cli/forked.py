@@ -130,7 +130,7 @@ class Forker:
 
             def work(link: Link) -> int:
                 with Xc(library, own_domid=own_domid) as xc:
-                    watch_domain(choice, xc, [], link)
+                    watch_domain(choice, xc, link)
                 return 0
 
             code = guarded(lambda: supervised(library, own_domid, work, guarded))

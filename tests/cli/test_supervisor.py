@@ -164,7 +164,7 @@ def test_the_worker_ends_in_order_if_the_others_are_killed(who: str) -> None:
         else:
             os.kill(supervisor if who == "supervisor" else process.pid, signal.SIGKILL)
         outcome = finished(process)
-        assert outcome.code == (0 if who == "supervisor" else -signal.SIGKILL), outcome.stderr
+        assert outcome.code == (1 if who == "supervisor" else -signal.SIGKILL), outcome.stderr
         wait_for_end(host)
         assert "domain released" in outcome.stderr
         host.assert_untouched()
@@ -217,6 +217,34 @@ def test_no_vcpu_waits_longer_than_the_deadline(tmp_path: Path, body: str) -> No
         assert "failed" in outcome.stderr
         longest = host.simulation.report()["answer_ns"]["max"] / 1e6
         assert longest < DEADLINE + SLACK
+        host.assert_untouched()
+
+
+@pytest.mark.parametrize("body", ["os.sys.exit(3)", "return 'deny'", "print('hello'); return 5"])
+def test_a_policy_that_misbehaves_is_said(tmp_path: Path, body: str) -> None:
+    with simulated_host() as host:
+        path = policy(tmp_path, body)
+        outcome = host.run("watch", "--domid", "1", "-e", "cr3", "-p", path, "-c", "5", "--format", "jsonl")
+        assert outcome.code == 0
+        assert [record["answer"] for record in outcome.records] == ["allow"] * 5, "only events on stdout"
+        assert "the policy failed" in outcome.stderr
+        host.assert_untouched()
+
+
+def test_a_policy_that_hangs_does_not_outlast_the_duration(tmp_path: Path) -> None:
+    with simulated_host() as host:
+        path = policy(tmp_path, "while True: pass")
+        outcome = host.run("watch", "--domid", "1", "-e", "cr3", "-p", path, "-t", "500ms")
+        assert outcome.code == 0, outcome.stderr
+        host.assert_untouched()
+
+
+@pytest.mark.parametrize("text", ["0", "1ms", "100", "1h", "abc"])
+def test_deadlines_that_are_none(text: str) -> None:
+    with simulated_host() as host:
+        outcome = host.run("watch", "--domid", "1", "-e", "cr3", "--deadline", text)
+        assert outcome.code == 2
+        assert len(outcome.error) == 3
         host.assert_untouched()
 
 

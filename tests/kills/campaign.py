@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+import xenintro.policy
 import xenintro.session
 import xenintro.xen.monitor  # noqa: F401 - what a worker imports is there before the fork
-from xenintro.policy import load
 from xenintro.sim.launch import Simulation
 from xenintro.supervise.front import supervised
 from xenintro.xen.process import adopt_orphans
@@ -133,7 +133,7 @@ class Campaign:
 
         def work(link: Link) -> int:
             with Xc(self._library, own_domid=self._own_domid) as xc:
-                watch_domain(choice, xc, [load(spec) for spec in choice.policies], link)
+                watch_domain(choice, xc, link)
             return 0
 
         os._exit(guarded(lambda: supervised(self._library, self._own_domid, work, guarded)))

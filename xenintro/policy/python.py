@@ -39,7 +39,8 @@ def load(spec: str) -> Policy:
     module = _run(Path(path))
     found: Any = getattr(module, name, None) if name else _default(module)
     if found is None:
-        raise PolicyError(f"no policy {name or 'Policy or decide'!r} in {path}", why=_HINT)
+        wanted = f"no {name}" if name else "neither Policy nor decide"
+        raise PolicyError(f"no policy in {path}: {wanted}", why=_HINT)
     if isinstance(found, type):
         try:
             found = found()

@@ -8,6 +8,7 @@ import sys
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+from xenintro.errors import WorkerDiedError
 from xenintro.supervise.board import Board
 from xenintro.supervise.limits import Limits
 from xenintro.supervise.signals import ENDING, Forwarding, held_back
@@ -98,7 +99,13 @@ def _without_supervisor(library: Library, own_domid: int, board: Board, forwardi
         except ChildProcessError:  # the supervisor had seen its end, and was about to give the domain back
             break
         if pid:
-            return ended(status, why, board, library, own_domid)
+            if (code := ended(status, why, board, library, own_domid)) == 0:
+                raise WorkerDiedError(
+                    "the supervisor of the watching process was killed",
+                    why="somebody killed it, or the kernel ran out of memory (see dmesg)",
+                    hint="the watching process ended in order; the domain was given back",
+                )
+            return code
         if limits.remind():
             os.kill(worker, signal.SIGTERM)
         why = limits.broken()

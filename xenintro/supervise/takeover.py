@@ -69,9 +69,8 @@ def ended(
     if code == ReleaseError.exit_code:  # it has said what it could not do; now that is done
         _log.warning("after all, %s", done)
         return XenintroError.exit_code
-    raise WorkerDiedError(
-        f"the process that watched {called(info)} {_how(code, why)}", why=why or _WHY, hint=done
-    )
+    reason = why or (_WHY if code < 0 else "a policy, or a library that it uses, ended the process")
+    raise WorkerDiedError(f"the process that watched {called(info)} {_how(code, why)}", why=reason, hint=done)
 
 
 def _how(code: int, why: str) -> str:

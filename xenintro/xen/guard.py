@@ -15,6 +15,7 @@ from xenintro.abi.constants import TRAP_DEBUG, TRAP_INT3
 from xenintro.codec import decode
 from xenintro.errors import UsageError, XenintroError
 from xenintro.response import SKIPPED, allow
+from xenintro.units import format_ns
 from xenintro.xen.injection import INT3_LENGTH, SW_EXCEPTION
 from xenintro.xen.ring import ffi, lib
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from xenintro.xen.evtchn import NotifyTarget
     from xenintro.xen.ring import Ring
 
-#: Seconds. Below the least, the thread would look so often that it costs something.
-DEFAULT_DEADLINE, LEAST_DEADLINE = 0.25, 0.01
+#: Seconds. Below the least, the thread would look so often that it costs something; beyond the most, a guest
+#: takes its own vCPU for dead (Linux: soft lockup after 20 s).
+DEFAULT_DEADLINE, LEAST_DEADLINE, MOST_DEADLINE = 0.25, 0.01, 20.0
 
 _VECTORS = {"software_breakpoint": TRAP_INT3, "debug_exception": TRAP_DEBUG}
 
@@ -175,13 +177,13 @@ def check_deadline(seconds: float) -> None:
     """Pass a deadline that the thread can keep.
 
     Raises:
-        UsageError: it is too short.
+        UsageError: it is too short or too long.
     """
-    if seconds < LEAST_DEADLINE:
+    if not LEAST_DEADLINE <= seconds <= MOST_DEADLINE:
         raise UsageError(
-            f"a deadline of {seconds * 1000:g} ms is too short",
-            why=f"it is at least {LEAST_DEADLINE * 1000:g} ms",
-            hint="a guest must never wait for ever: the deadline cannot be switched off",
+            f"a deadline of {format_ns(seconds * 1e9)}",
+            why=f"it is {LEAST_DEADLINE * 1000:g} ms to {MOST_DEADLINE:g} s: a vCPU stands still that long",
+            hint="for instance: --deadline 250ms",
         )
 
 
