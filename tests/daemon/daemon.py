@@ -89,6 +89,12 @@ class Daemon:
     def ready(self) -> None:
         self.manager.wait_for("READY")
 
+    def fault(self, call: str, *numbers: int) -> None:
+        """These calls from now on fail."""
+        for number in numbers:
+            fault = {"call": call, "nth": number, "errno": "EIO"}
+            self.host.simulation.control("fault", fault=fault)
+
     def ctl(self, *args: str) -> Outcome:
         """A control verb for this service, to its end."""
         with self._start("ctl", args[0], "--name", NAME, *args[1:]) as process:

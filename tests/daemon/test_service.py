@@ -187,6 +187,68 @@ def test_traps_that_xen_refuses_change_nothing(tmp_path: Path, call: str) -> Non
         service.host.assert_untouched()
 
 
+def test_a_domain_that_is_not_unpaused_at_once_runs_on(tmp_path: Path) -> None:
+    with daemon(tmp_path) as service:
+        service.ready()
+        service.fault("xc_domain_unpause", 1)
+        service.config.write_text(CONFIG + "int3 = true\n")
+        service.reload()
+
+        status = service.ask("status")
+        assert status["traps"] == ["cr3", "cpuid", "int3"]
+        assert status["attachments"] == 1
+        service.eventually(lambda now: now["events"] > status["events"] + 100)
+        assert service.stop().code == 0
+        service.host.assert_untouched()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_domain_that_stays_paused_is_given_back(tmp_path: Path, refused: bool) -> None:
+    with daemon(tmp_path) as service:
+        service.ready()
+        service.fault("xc_domain_unpause", 1, 2, 3)
+        if refused:
+            service.fault("xc_monitor_software_breakpoint", 1)
+        service.config.write_text(CONFIG + "int3 = true\n")
+        service.reload()
+
+        status = service.eventually(lambda now: now["attachments"] == 2 and now["state"] == "watching")
+        assert ("int3" in status["traps"]) != refused
+        service.eventually(lambda now: now["events"] > status["events"] + 100)
+        outcome = service.stop()
+        assert outcome.code == 0
+        assert "still paused" in outcome.stderr
+        service.host.assert_untouched()
+
+
+def test_old_traps_that_xen_refuses_too_are_armed_by_a_new_attachment(tmp_path: Path) -> None:
+    with daemon(tmp_path) as service:
+        service.ready()
+        service.fault("xc_monitor_software_breakpoint", 1)
+        service.fault("xc_monitor_cpuid", 2)
+        service.config.write_text('[domain]\nname = "tiny"\n[traps]\ncr3 = true\nint3 = true\n')
+        service.reload()
+
+        status = service.eventually(lambda now: now["attachments"] == 2 and now["state"] == "watching")
+        assert status["traps"] == ["cr3", "cpuid"]
+        assert "xc_monitor_software_breakpoint" in status["reload_error"]
+        cpuid = _seen(service, "cpuid")
+        service.eventually(lambda _: _seen(service, "cpuid") > cpuid)
+        assert service.stop().code == 0
+        service.host.assert_untouched()
+
+
+def test_a_policy_that_exits_changes_nothing(tmp_path: Path) -> None:
+    with daemon(tmp_path) as service:
+        service.ready()
+        (tmp_path / "exits.py").write_text("import sys\nsys.exit(0)\n")
+        service.config.write_text(CONFIG + "[policy]\nfiles = ['exits.py']\n")
+        service.reload()
+        assert "SystemExit" in service.ask("status")["reload_error"]
+        assert service.stop().code == 0
+        service.host.assert_untouched()
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -225,6 +287,7 @@ def test_signals_of_later_use_end_nothing(tmp_path: Path) -> None:
     with daemon(tmp_path) as service:
         service.ready()
         service.process.send_signal(signal.SIGUSR1)
+        service.process.send_signal(signal.SIGUSR2)
         service.reload()
         assert service.process.poll() is None
 

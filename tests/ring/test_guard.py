@@ -104,7 +104,7 @@ def comes_true_within(seconds: float, condition: Callable[[], bool]) -> bool:
     return False
 
 
-@pytest.mark.parametrize("deadline", [0.01, 1, 3600])
+@pytest.mark.parametrize("deadline", [0.01, 1, 20])
 def test_it_beats_several_times_a_second_whatever_the_deadline(ring: Ring, deadline: float) -> None:
     guard = Guard(ring, LAYOUT, deadline=deadline)
     now = monotonic_ns()
@@ -253,7 +253,7 @@ def test_more_than_the_log_holds_is_counted(ring: Ring, page: bytearray) -> None
 
 @pytest.mark.parametrize("deadline", [0, -1, 0.009])
 def test_a_deadline_is_never_off(ring: Ring, deadline: float) -> None:
-    with pytest.raises(UsageError, match="too short"):
+    with pytest.raises(UsageError, match="a deadline of"):
         Guard(ring, LAYOUT, deadline=deadline)
 
 

@@ -69,6 +69,8 @@ def test_the_first_that_answers_wins(written: Path) -> None:
         ("x = 1", "no policy"),
         ("Policy = 3", "not a policy"),
         ("import not_there_at_all", "ModuleNotFoundError"),
+        ("import sys\nsys.exit()", "SystemExit"),
+        ("class Policy:\n    def __init__(self):\n        raise GeneratorExit", "GeneratorExit"),
     ],
 )
 def test_mistakes(written: Path, text: str, words: str) -> None:

@@ -44,7 +44,9 @@ def load(spec: str) -> Policy:
     if isinstance(found, type):
         try:
             found = found()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit() in a policy ends no service
             raise _mistake(Path(path), error) from error
     if callable(getattr(found, "decide", None)):
         policy: Policy = found
@@ -85,7 +87,9 @@ def _run(path: Path) -> ModuleType:
     module.__file__ = str(path)
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() in a policy ends no service
         raise _mistake(path, error) from error
     return module
 
@@ -105,7 +109,7 @@ def _check_trusted(path: Path) -> None:
             )
 
 
-def _mistake(path: Path, error: Exception) -> PolicyError:
+def _mistake(path: Path, error: BaseException) -> PolicyError:
     if isinstance(error, SyntaxError):
         return PolicyError(f"a mistake in {path}, line {error.lineno}", why=error.msg)
     frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == str(path)]

@@ -22,6 +22,7 @@ from xenintro.session import Session
 from xenintro.sinks.answered import AnsweredLines
 from xenintro.traps import asked_for
 from xenintro.xen.domains import called
+from xenintro.xen.rearming import HalfArmedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +41,8 @@ _log = logging.getLogger(__name__)
 #: Seconds between looks at the control socket while events come, at the domain while it is away, and between
 #: two reports of how things are.
 _CONTROL_EVERY, _FIND_EVERY, _REPORT_EVERY = 0.01, 1.0, 5.0
+
+_IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGPIPE)
 
 
 class Service:
@@ -253,6 +256,8 @@ class Service:
         except XenintroError as error:
             self.reload_error = ": ".join(part for part in (error.what, error.why) if part)
             _log.error("reload: %s; the old settings stay in force", self.reload_error)
+            if isinstance(error, HalfArmedError):
+                self._attach_anew()
         else:
             self.reload_error = None
             self.reloaded = time()
@@ -272,14 +277,19 @@ class Service:
         if self._session is not None and self.monitor is not None:
             self._session.decide = chain(policies.policies, self.monitor.guest)
             if again:
-                _log.info("these settings need a new attachment: nothing is watched meanwhile")
-                self._session.stop()
+                self._attach_anew()
+
+    def _attach_anew(self) -> None:
+        """Give the domain back and begin again with the settings in force."""
+        _log.info("these settings need a new attachment: nothing is watched meanwhile")
+        if self._session is not None:
+            self._session.stop()
 
     def _take_signals(self) -> dict[int, Any]:
         """SIGTERM, SIGINT and SIGQUIT end the service, SIGHUP reloads; the others must not end it."""
         handlers: dict[int, Any] = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), self._stop)
         handlers[signal.SIGHUP] = self._ask_reload
-        handlers |= dict.fromkeys((signal.SIGUSR1, signal.SIGTSTP, signal.SIGPIPE), signal.SIG_IGN)
+        handlers |= dict.fromkeys(_IGNORED, signal.SIG_IGN)
         return {number: signal.signal(number, handler) for number, handler in handlers.items()}
 
     def _stop(self, *_: object) -> None:

@@ -188,11 +188,12 @@ class Monitor:
         """Exchange the traps while the domain is watched; nothing that happens in it is missed.
 
         Returns:
-            False if that needs a new attachment, because vCPUs step or report interrupts with the old traps
-            or the new ones; nothing was changed then.
+            False if that needs a new attachment: vCPUs step or report interrupts with the old traps or the
+            new ones, or the domain could not be unpaused.
 
         Raises:
             NotSupportedError, UsageError: a trap that cannot be; nothing was changed.
+            HalfArmedError: Xen refused, and the old traps need a new attachment.
             XenintroError: Xen refused; the old traps are on.
         """
         capabilities = self._xc.capabilities(self._domid)
@@ -206,10 +207,10 @@ class Monitor:
         wanted = (*(trap for trap in helpers if trap.reason not in reasons), *traps)
         exchange = Exchange(self._xc, self._domid, self._traps, wanted)
         self._changes += exchange.changes
-        exchange.run(self._ring(), self._journal)
+        running = exchange.run(self._ring(), self._journal)
         self._helpers, self._traps, self._stepping = helpers, wanted, stepping
         self._machine = self._machine_of(wanted)
-        return True
+        return running
 
     # Details
 
