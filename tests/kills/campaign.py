@@ -84,8 +84,9 @@ class Campaign:
 
     def turn(self, victim: str) -> Kill:
         """Watch, kill, and see whether the guest runs."""
+        instant = self._random.uniform(0, self._lifetime)
         front = self._start()
-        time.sleep(self._random.uniform(0, self._lifetime))
+        time.sleep(instant)
         killed = time.monotonic()
         _kill(front, victim)
         before = self._retired()

@@ -8,7 +8,7 @@ import sys
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from xenintro.errors import WorkerDiedError
+from xenintro.errors import WorkerDiedError, XenintroError
 from xenintro.supervise.board import Board
 from xenintro.supervise.limits import Limits
 from xenintro.supervise.signals import ENDING, Forwarding, held_back
@@ -66,7 +66,12 @@ def supervised(
                 os._exit(guarded(lambda: watched.run(front)))
             forwarding.start(supervisor)
         code = _code(supervisor)
-        return code if code >= 0 else _without_supervisor(library, own_domid, board, forwarding)
+        if code < 0:
+            return _without_supervisor(library, own_domid, board, forwarding)
+        if code == XenintroError.exit_code and board.attached:
+            # It has said what it failed on; whatever that was, the guest gets a second chance.
+            return ended(signal.SIGKILL, "its supervisor failed", board, library, own_domid)
+        return code
     finally:
         forwarding.undo()
 

@@ -143,6 +143,7 @@ class Supervisor:
             if pid:
                 return status
             if self._limits.remind():
+                self._heard.add(signal.SIGTERM)  # it may mind no signals any more
                 os.kill(worker, signal.SIGTERM)
             self._why = self._limits.broken() or self._blind()
             if self._why:

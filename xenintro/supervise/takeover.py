@@ -66,6 +66,7 @@ def ended(
         # Without a ring and a journal it had not come so far as to change anything.
         touched = port or left_behind(info)
         done = str(rescue(xc, domid, keeper=keeper, owner_dead=True)) if touched else _UNTOUCHED
+    board.leave()
     if code == ReleaseError.exit_code:  # it has said what it could not do; now that is done
         _log.warning("after all, %s", done)
         return XenintroError.exit_code
