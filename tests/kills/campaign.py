@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 VCPUS = (1, 2, 8, 12)
 EVENTS = "cr3,cpuid,msr:lstar,int3,guest-request,mem:w@0x400-0xbff:step"
 _WATCHED = 0.03
+#: Kills on one simulated host, until the next number of vCPUs has its turn.
+_BLOCK = 20
 #: Seconds after which a guest that does not run is lost.
 PATIENCE = 20.0
 _POLICY = """
@@ -191,7 +193,7 @@ def _children(pid: int) -> list[int]:
 
 
 def campaign(count: int, seed: int, victims: dict[str, float], progress: bool = False) -> list[Kill]:
-    """Kill ``count`` times, the same share on each number of vCPUs.
+    """Kill ``count`` times, or until Ctrl-C; each number of vCPUs in turn.
 
     Args:
         count: how often.
@@ -201,14 +203,14 @@ def campaign(count: int, seed: int, victims: dict[str, float], progress: bool = 
     """
     chooser = random.Random(seed)
     names, weights = list(victims), list(victims.values())
-    kills = []
-    for vcpus in VCPUS:
-        one = Campaign(vcpus, seed + vcpus)
-        try:
-            for _ in range(count // len(VCPUS)):
-                kills.append(one.turn(chooser.choices(names, weights)[0]))
-                if progress and len(kills) % 100 == 0:
-                    print(f"\r{len(kills)} of {count}", end="", file=sys.stderr, flush=True)
-        finally:
-            one.close()
+    kills: list[Kill] = []
+    try:
+        for start in range(0, count, _BLOCK):
+            with closing(Campaign(VCPUS[start // _BLOCK % len(VCPUS)], seed + start)) as one:
+                for _ in range(start, min(start + _BLOCK, count)):
+                    kills.append(one.turn(chooser.choices(names, weights)[0]))
+            if progress:
+                print(f"\r{len(kills)} of {count}", end="", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        pass  # so far, then
     return kills
