@@ -207,8 +207,8 @@ def campaign(count: int, seed: int, victims: dict[str, float], progress: bool = 
     try:
         for start in range(0, count, _BLOCK):
             with closing(Campaign(VCPUS[start // _BLOCK % len(VCPUS)], seed + start)) as one:
-                for _ in range(start, min(start + _BLOCK, count)):
-                    kills.append(one.turn(chooser.choices(names, weights)[0]))
+                block = range(start, min(start + _BLOCK, count))
+                kills.extend(one.turn(chooser.choices(names, weights)[0]) for _ in block)
             if progress:
                 print(f"\r{len(kills)} of {count}", end="", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
