@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define CHECK(condition)                                                              \
 	do {                                                                          \
@@ -310,6 +312,23 @@ static void check_requests(const struct monitor *m)
 	CHECK(xen.longest_ns < TOO_LONG && m->stalled_long);
 }
 
+/* A child's copy of the lock may be held by a thread that it does not have. */
+static void check_fork(struct xi_guard *guard)
+{
+	int status = -1;
+	pid_t child;
+
+	pthread_mutex_lock(&guard->lock);
+	child = fork();
+	if (child == 0) {
+		alarm(20);
+		xi_guard_stop(guard);
+		_exit(0);
+	}
+	pthread_mutex_unlock(&guard->lock);
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 static void test_guard(uint32_t slot_size, uint32_t nr_slots, uint64_t requests)
 {
 	struct monitor *m = calloc(1, sizeof(*m));
@@ -341,6 +360,7 @@ static void test_guard(uint32_t slot_size, uint32_t nr_slots, uint64_t requests)
 	after = now_ns();
 	while (__atomic_load_n(&m->beat, __ATOMIC_RELAXED) < after)
 		sched_yield();	/* it beats with nothing to do, too */
+	check_fork(&m->guard);
 	xi_guard_stop(&m->guard);
 	xi_guard_stop(&m->guard);
 	collect_missed(m);
