@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from xenintro.supervise.board import CHANGING, WATCHING
@@ -52,7 +51,7 @@ class Link:
 
     def turning(self) -> None:
         """The loop has come round."""
-        self._board.write(turn=monotonic_ns())
+        self._board.turn()
 
     def released(self) -> None:
         """Nothing is left to give back; the page must go, it keeps a dead domain from being freed."""
