@@ -49,7 +49,7 @@ class Board:
         self.write(beat=now, turn=now, since=now, phase=phase)
 
     def turn(self) -> None:
-        """The loop has come round: ``turn`` is now. Between any two events, so it costs no more than it must."""
+        """The loop has come round: ``turn`` is now. Between any two events: it must cost little."""
         _U64.pack_into(self.memory, _TURN, monotonic_ns())
 
     @property
