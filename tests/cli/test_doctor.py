@@ -128,8 +128,8 @@ def test_a_domain_by_number_or_name(host: Host, args: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("-e", "cr3"), "which domain?"),
-        (("-d", "1", "-n", "tiny"), "which domain?"),
+        (("-e", "cr3"), "no domain is named"),
+        (("-d", "1", "-n", "tiny"), "both given"),
         (("-d", "1", "-e", "cr9"), "did you mean"),
         (("-d", "one"), "not a number"),
     ],
