@@ -177,8 +177,8 @@ def _killed(forker: Forker, call: str, nth: int, after: bool) -> None:
     outcome = forker.run(EVENTS, count=50)
     if outcome.code:  # 0: the session made fewer calls, or it was not the worker's
         assert outcome.code == 1, outcome.stderr
-        # SIGTERM: it was the supervisor that died, when its worker was about to end anyway.
-        assert "SIGKILL" in outcome.stderr or "SIGTERM" in outcome.stderr
+        # The supervisor makes some of these calls too; its worker ends in order then, or was about to end.
+        assert any(word in outcome.stderr for word in ("SIGKILL", "SIGTERM", "supervisor")), outcome.stderr
         assert_said(outcome)
     forker.assert_given_back()
 
