@@ -334,3 +334,15 @@ def test_ctrl_s() -> None:
         child.close()
         assert child.exitstatus == 0
         host.assert_untouched()
+
+
+def test_a_domain_that_dies_under_a_policy_that_hangs(tmp_path: Path) -> None:
+    with simulated_host(vcpus=2) as host:
+        path = policy(tmp_path, "while True: pass")
+        process = host.start("watch", "--domid", "1", "-e", "cr3,cpuid", "-p", path)
+        assert host.simulation.wait("answered", 4)
+        host.simulation.control("destroy")
+        outcome = finished(process)
+        assert outcome.code == 9, outcome.stderr
+        assert len(outcome.error) == 3, outcome.stderr
+        assert host.simulation.wait("gone", timeout=10), "nobody holds its pages any more"

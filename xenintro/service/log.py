@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 from collections import Counter
 from time import monotonic
+
+from xenintro.sinks.stderr import NeverWaiting
 
 #: syslog(3): 3 error, 4 warning, 6 info, 7 debug.
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
 #: Seconds between two warnings that say the same, and how many different ones are kept in mind.
 _REPEAT_EVERY, _MOST_KEPT = 5.0, 64
-
-#: A pipe that polls writable takes PIPE_BUF bytes without blocking (pipe(7)).
-_LONGEST = 4096
 
 
 class LogHandler(logging.Handler):
@@ -26,11 +24,8 @@ class LogHandler(logging.Handler):
 
     def __init__(self, fd: int, *, journal: bool) -> None:
         super().__init__()
-        self._fd = fd
+        self._out = NeverWaiting(fd)
         self._journal = journal
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLOUT)
-        self.dropped = 0
         self._said: dict[str, float] = {}  # warnings, and when they may be said again
         self._held: Counter[str] = Counter()
 
@@ -44,13 +39,12 @@ class LogHandler(logging.Handler):
             text = f"<{priority}>{text}"
         elif record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
-        try:
-            if self._poll.poll(0):
-                os.write(self._fd, text.encode(errors="replace")[: _LONGEST - 1] + b"\n")
-                return
-        except OSError:
-            pass
-        self.dropped += 1
+        self._out.write(f"{text}\n")
+
+    @property
+    def dropped(self) -> int:
+        """Lines that nobody read."""
+        return self._out.dropped
 
     def _repeated(self, text: str) -> str:
         """The text with how often it was held back, or nothing if it was said just now."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import select
-import sys
 from contextlib import suppress
 
 #: A pipe that polls writable takes this much without blocking (pipe(7)).
@@ -16,22 +15,39 @@ class NeverWaiting(io.TextIOBase):
     """Stderr for a process that answers a guest, or watches over one that does: for `logging`, for instance.
 
     A stderr that nobody reads (a full pipe, a terminal after Ctrl-S) would block a write for ever.
+
+    Args:
+        fd: the descriptor, if it is not stderr.
+
+    Attributes:
+        dropped: texts that were not said.
     """
 
+    def __init__(self, fd: int = 2) -> None:
+        self._fd = fd
+        self.dropped = 0
+
     def write(self, text: str) -> int:
-        """Write a text, or drop it."""
-        fd = sys.stderr.fileno()
-        poll = select.poll()
-        poll.register(fd, select.POLLOUT)
-        if poll.poll(0):
-            with suppress(OSError):
-                own = open_again(fd)
-                try:
-                    os.write(own, text.encode(errors="replace")[:_AT_ONCE])
-                finally:
-                    if own != fd:
-                        os.close(own)
+        """Write a text, cut to what goes at once, or drop it."""
+        self.dropped += not self._written(text)
         return len(text)
+
+    def _written(self, text: str) -> bool:
+        data = text.encode(errors="replace")
+        if len(data) > _AT_ONCE:
+            data = data[: _AT_ONCE - 1] + b"\n"
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        if not poll.poll(0):
+            return False
+        own = open_again(self._fd)
+        try:
+            return os.write(own, data) == len(data)
+        except OSError:
+            return False
+        finally:
+            if own != self._fd:
+                os.close(own)
 
 
 def open_again(fd: int) -> int:

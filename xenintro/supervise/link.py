@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from xenintro.supervise.board import CHANGING, WATCHING
+from xenintro.xen.keeper import Watcher
 
 if TYPE_CHECKING:
     import socket
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 _KEEP_SECONDS = 5.0
 
 
-class Link:
-    """What `xenintro.xen.monitor.Monitor` tells the supervisor; a `xenintro.xen.keeper.Watcher`."""
+class Link(Watcher):
+    """What `xenintro.xen.monitor.Monitor` tells the supervisor."""
 
     def __init__(self, board: Board, channel: socket.socket) -> None:
         self._board = board

@@ -16,7 +16,6 @@ from xenintro.supervise.limits import Limits
 from xenintro.supervise.link import Link
 from xenintro.supervise.signals import Forwarding, held_back, release
 from xenintro.supervise.takeover import ended
-from xenintro.xen.domains import domain_info, is_gone
 from xenintro.xen.keeper import Keeper
 from xenintro.xen.process import die_with, oom_score, set_oom_score
 from xenintro.xen.xc import Xc
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from xenintro.supervise.board import Board
-    from xenintro.xen.domains import DomainInfo
     from xenintro.xen.library import Library
 
 _log = logging.getLogger(__name__)
@@ -67,7 +65,6 @@ class Supervisor:
         self._limits = Limits(board)
         self._heard: set[int] = set()
         self._keeper: Keeper | None = None
-        self._domain: tuple[Xc, DomainInfo] | None = None
         self._said = False
         self._why = ""
 
@@ -172,8 +169,6 @@ class Supervisor:
 
     def _keep(self, domid: int) -> None:
         try:
-            xc = Xc(self._library, own_domid=self._own_domid)
-            self._domain = xc, domain_info(xc, domid, named=False)
             self._keeper = Keeper(Xc(self._library, own_domid=self._own_domid), domid)
         except XenintroError as error:
             _log.info("no second way to the ring of domain %d: %s", domid, error)
@@ -182,9 +177,6 @@ class Supervisor:
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None
-        if self._domain is not None:
-            self._domain[0].close()
-            self._domain = None
 
     def _blind(self) -> str:
         """Why a worker that does not look itself must be killed: its domain died, and is held by it."""
@@ -192,7 +184,7 @@ class Supervisor:
         if stuck > _QUIET and not self._said:
             self._said = True
             _log.warning("no answer from the policy for %.0f s: events are allowed at their deadline", _QUIET)
-        if stuck > _BLIND and self._domain is not None and is_gone(*self._domain):
+        if stuck > _BLIND and self._keeper is not None and self._keeper.is_gone():
             return "its domain was destroyed, and its loop did not come round to see that"
         return ""
 

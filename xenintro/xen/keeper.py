@@ -8,10 +8,11 @@ A mapping made before that stays good: who has it can answer what the dead monit
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from xenintro.errors import XenintroError
 from xenintro.xen._native import ffi
+from xenintro.xen.domains import domain_info, is_gone
 
 if TYPE_CHECKING:
     from xenintro.xen.xc import Xc
@@ -20,14 +21,19 @@ _HVM_PARAM_MONITOR_RING_PFN = 28  # xen/hvm/params.h
 #: In the padding of the ring's header, which neither Xen nor the ring's macros read.
 _MARK_OFFSET = 56
 _U64 = struct.Struct("=Q")
+_NOBODYS_BEAT = memoryview(bytearray(8))
 
 
-class Watcher(Protocol):
-    """Who takes over if this process dies, and is told what happens to the domain before it happens."""
+class Watcher:
+    """Who takes over if this process dies, and is told what happens to the domain before it happens.
+
+    This one is nobody: the journal and ``xenintro rescue`` remain.
+    """
 
     @property
     def beat(self) -> memoryview:
         """Eight bytes that the deadline thread writes its time to."""
+        return _NOBODYS_BEAT
 
     def taking(self, domid: int) -> None:
         """Nothing was done to the domain yet."""
@@ -48,30 +54,6 @@ class Watcher(Protocol):
         """Nothing is left to give back."""
 
 
-class Unwatched:
-    """Nobody takes over: the journal and ``xenintro rescue`` remain."""
-
-    beat = memoryview(bytearray(8))
-
-    def taking(self, domid: int) -> None:
-        """See `Watcher`."""
-
-    def attached(self, port: int, tag: int) -> None:
-        """See `Watcher`."""
-
-    def watching(self) -> None:
-        """See `Watcher`."""
-
-    def turning(self) -> None:
-        """See `Watcher`."""
-
-    def changing(self) -> None:
-        """See `Watcher`."""
-
-    def released(self) -> None:
-        """See `Watcher`."""
-
-
 class Keeper:
     """The page that will be the domain's monitor ring, mapped before there is a ring.
 
@@ -89,6 +71,7 @@ class Keeper:
     def __init__(self, xc: Xc, domid: int) -> None:
         self._xc = xc
         try:
+            self._info = domain_info(xc, domid, named=False)
             self.address = _mapped(xc, domid)
         except BaseException:
             xc.close()
@@ -97,6 +80,10 @@ class Keeper:
     def has(self, tag: int) -> bool:
         """Whether the ring with this `mark` was on this very page."""
         return marked(self.address) == tag
+
+    def is_gone(self) -> bool:
+        """Whether the domain was destroyed, and is held by who has its pages mapped."""
+        return is_gone(self._xc, self._info)
 
     def close(self) -> None:
         """Unmap the page: a mapping keeps a dead domain from being freed."""

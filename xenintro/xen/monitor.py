@@ -19,7 +19,7 @@ from xenintro.xen.attachment import Attachment
 from xenintro.xen.guard import DEFAULT_DEADLINE, InjectTarget, check_deadline
 from xenintro.xen.injection import reinject
 from xenintro.xen.journal import Journal
-from xenintro.xen.keeper import Unwatched, address_of
+from xenintro.xen.keeper import Watcher, address_of
 from xenintro.xen.occupied import check_unoccupied
 from xenintro.xen.preflight import check_domain, check_traps, helper_traps, needs_steps, ring_interface
 from xenintro.xen.rearming import Exchange
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from xenintro.response import Response
     from xenintro.traps import Trap
     from xenintro.xen.guard import Guard
-    from xenintro.xen.keeper import Watcher
     from xenintro.xen.undo import Change
     from xenintro.xen.xc import Xc
 
@@ -84,7 +83,7 @@ class Monitor:
         self.deadline = deadline
         self._xc = xc
         self._domid = domid
-        self._watcher = watcher or Unwatched()
+        self._watcher = watcher or Watcher()
         self.info = check_domain(xc, domid)
         self.guest = Guest(domid, self.info.uuid, self.info.name, self.info.nr_vcpus)
         self.interface = ring_interface(xc)
