@@ -18,7 +18,7 @@ from xenintro_cli.style import Style
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xenintro.session import Handled
+    from xenintro.answered import Answered
 
 #: What turns the loop's monotonic times into times of day.
 _CLOCK_OFFSET_NS = time.time_ns() - time.monotonic_ns()
@@ -42,11 +42,11 @@ class JsonOutput:
         self._lines = AnsweredLines(domid, domain)
         self._seq = 0
 
-    def __call__(self, batch: list[Handled]) -> None:
+    def __call__(self, batch: list[Answered]) -> None:
         """Write one line per request."""
         line, first = self._lines.line, self._seq
         self._seq += len(batch)
-        self._write(b"".join(line(handled, seq) for seq, handled in enumerate(batch, first)))
+        self._write(b"".join(line(answered, seq) for seq, answered in enumerate(batch, first)))
 
 
 class HumanOutput:
@@ -58,16 +58,16 @@ class HumanOutput:
         self._encoding = sys.stdout.encoding
         self._started = False
 
-    def __call__(self, batch: list[Handled]) -> None:
+    def __call__(self, batch: list[Answered]) -> None:
         """Write one line per request."""
         lines = [
             self._lines.line(
-                handled.event,
-                time_ns=handled.taken_ns + _CLOCK_OFFSET_NS,
-                answer=_answer(handled),
-                pause_ns=handled.pause_ns,
+                answered.event,
+                time_ns=answered.taken_ns + _CLOCK_OFFSET_NS,
+                answer=_answer(answered),
+                pause_ns=answered.pause_ns,
             )
-            for handled in batch
+            for answered in batch
         ]
         if lines and not self._started:
             self._started = True
@@ -75,10 +75,10 @@ class HumanOutput:
         self._write(encoded(lines, self._encoding))
 
 
-def _answer(handled: Handled) -> str:
-    if handled.late:
-        return f"{handled.response.name} late"
-    return handled.response.name if handled.would is None else f"would {handled.would}"
+def _answer(answered: Answered) -> str:
+    if answered.late:
+        return f"{answered.answer} late"
+    return answered.answer if answered.would is None else f"would {answered.would}"
 
 
 def terminal_width() -> int | None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections import Counter
 from pathlib import Path
 from time import monotonic_ns
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from xenintro.answered import Answered
 from xenintro.codec import decode, encode
-from xenintro.errors import PolicyError, XenintroError
-from xenintro.response import ALLOWED, Response, allow
+from xenintro.errors import XenintroError
+from xenintro.response import ALLOWED
 from xenintro.stats import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from xenintro.events import Event
+    from xenintro.response import Response
     from xenintro.source import EventSource
+    from xenintro.verdict import Rule, Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -38,32 +42,13 @@ class PolicyInterrupted(BaseException):
         return "interrupted, it did not come back"
 
 
-class Handled(NamedTuple):
-    """A request that has been answered. Times are monotonic nanoseconds.
-
-    ``would`` names the answer of a policy that is only observed. ``late``: this side was too slow, the
-    deadline thread let the event happen, and an answer that came later was dropped.
-    """
-
-    event: Event
-    response: Response
-    taken_ns: int
-    answered_ns: int
-    would: str | None = None
-    late: bool = False
-
-    @property
-    def pause_ns(self) -> int | None:
-        """How long the vCPU waited for this process; None if it did not wait (an asynchronous event)."""
-        return self.answered_ns - self.taken_ns if self.event.paused else None
-
-
 class Summary:
     """What a session did, kept up to date while it runs.
 
     Attributes:
         pauses: time from taking a request to its answer in nanoseconds, by reason; its count is the number
             of events.
+        rules: events by the rule that had a say, its answer sent or only noted.
         shown: events that the observers were given.
         policy_errors: decisions that raised; those events were allowed.
         deadline_missed: requests that waited for the deadline; those events were allowed.
@@ -71,6 +56,7 @@ class Summary:
 
     def __init__(self) -> None:
         self.pauses: dict[str, Histogram] = {}
+        self.rules: Counter[str] = Counter()
         self.shown = 0
         self.policy_errors = 0
         self.deadline_missed = 0
@@ -96,13 +82,15 @@ class Summary:
         """Stop the clock."""
         self._ended_ns = monotonic_ns()
 
-    def count(self, handled: Handled) -> None:
+    def count(self, answered: Answered) -> None:
         """Add one answered request. An asynchronous event paused nobody."""
-        self.deadline_missed += handled.late
-        pauses = self.pauses.get(handled.event.reason)
+        self.deadline_missed += answered.late
+        if answered.rule is not None:
+            self.rules[answered.rule.name] += 1
+        pauses = self.pauses.get(answered.event.reason)
         if pauses is None:
-            pauses = self.pauses[handled.event.reason] = Histogram()
-        pauses.record(handled.pause_ns or 0)
+            pauses = self.pauses[answered.event.reason] = Histogram()
+        pauses.record(answered.pause_ns or 0)
 
 
 class Session:
@@ -110,8 +98,8 @@ class Session:
 
     Args:
         source: where requests come from.
-        decide: the policy: gives a response, or None to let the event happen. If it raises, the event
-            happens and the error is counted: a broken policy never stops the guest.
+        decide: the policy: gives a verdict, or None if it has no say, and the event happens. So it does if
+            it raises, and the error is counted: a broken policy never stops the guest.
         enforce: send what the policy answers; else it is only noted, and the event happens.
         wanted: which events the policy and the observers are given; all are answered.
         observers: called with what was answered in one go, once the answers are out, and with an empty list
@@ -128,10 +116,10 @@ class Session:
         self,
         source: EventSource,
         *,
-        decide: Callable[[Event], Response | None] | None = None,
+        decide: Callable[[Event], Verdict | None] | None = None,
         enforce: bool = True,
         wanted: Callable[[Event], bool] | None = None,
-        observers: Iterable[Callable[[list[Handled]], None]] = (),
+        observers: Iterable[Callable[[list[Answered]], None]] = (),
         limit: int | None = None,
         duration: float | None = None,
     ) -> None:
@@ -184,7 +172,7 @@ class Session:
             self.summary.end()
         return self.summary
 
-    def answer_batch(self) -> list[Handled]:
+    def answer_batch(self) -> list[Answered]:
         """Answer every request that is there now, and tell Xen; only some of them if a policy is slow."""
         source = self._source
         interface = source.interface
@@ -195,14 +183,15 @@ class Session:
                 taken_ns = monotonic_ns()
                 with request:  # whatever happens below, the vCPU runs on
                     event = decode(request.raw, interface)
-                    wish = self._wish(event)
+                    wish, rule = self._wish(event)
                     would: str | None = None
                     if wish is not None and not self.enforce:
                         would = wish.name
                         wish = None
                     response = source.prepare(event, wish)
-                    if request.answer(encode(event, response)):
-                        batch.append((event, response, taken_ns, would))
+                    sent = encode(event, response)
+                    if request.answer(sent):
+                        batch.append((event, response.name, sent, taken_ns, rule, would))
                 first_ns = first_ns or taken_ns
                 if taken_ns - first_ns > _TOGETHER_NS:
                     break  # the next request will be there each time, for ever
@@ -210,46 +199,50 @@ class Session:
             sooner_ns = source.flush()
         answered_ns = monotonic_ns()
         return [
-            Handled(event, response, taken_ns, sooner_ns if taken_ns < sooner_ns else answered_ns, would)
-            for event, response, taken_ns, would in batch
+            Answered(
+                *(event, name, sent, taken_ns, sooner_ns if taken_ns < sooner_ns else answered_ns),
+                rule,
+                would,
+            )
+            for event, name, sent, taken_ns, rule, would in batch
         ]
 
-    def _wish(self, event: Event) -> Response | None:
-        """What the policy answers; None lets the event happen."""
+    def _wish(self, event: Event) -> tuple[Response | None, Rule | None]:
+        """What the policy answers, and which rule; None lets the event happen."""
         if self.decide is None or self._stopping or (self._wanted is not None and not self._wanted(event)):
-            return None
+            return None, None
         try:
             self._deciding = True
-            response = self.decide(event)
+            verdict = self.decide(event)
             self._deciding = False
-            if response is None or response is ALLOWED:
-                return None
-            _check_type(response)
-            if response.name == ALLOWED.name:
-                return None
+            if verdict is None:
+                return None, None
+            response, rule = verdict
+            if response is None or response.name == ALLOWED.name:
+                return None, rule
             self._source.check(event, response)
         except (Exception, SystemExit, GeneratorExit, PolicyInterrupted) as error:
             self._deciding = False
             self.summary.policy_errors += 1
             self._policy_error = error
-            return None
-        return response
+            return None, None
+        return response, rule
 
-    def _observe(self, batch: list[Handled]) -> None:
+    def _observe(self, batch: list[Answered]) -> None:
         if missed := self._source.missed():
             late = [
-                Handled(event, allow(event), since_ns, answered_ns, late=True)
-                for event, since_ns, answered_ns in missed
+                Answered(event, ALLOWED.name, sent, since_ns, answered_ns, late=True)
+                for event, sent, since_ns, answered_ns in missed
             ]
             batch = [*late, *batch]
-        for handled in batch:
-            self.summary.count(handled)
+        for answered in batch:
+            self.summary.count(answered)
         if self._policy_error is not None and (text := _described(self._policy_error)) != self._said:
             self._said = text
             _log.warning("the policy failed, events are allowed: %s", text)
         self._policy_error = None
         wanted = self._wanted
-        shown = batch if wanted is None else [handled for handled in batch if wanted(handled.event)]
+        shown = batch if wanted is None else [answered for answered in batch if wanted(answered.event)]
         if self._limit is not None:
             shown = shown[: self._limit - self.summary.shown]
         self.summary.shown += len(shown)
@@ -262,11 +255,6 @@ class Session:
             or (self._limit is not None and self.summary.shown >= self._limit)
             or (self._duration_ns is not None and self.summary.duration_ns >= self._duration_ns)
         )
-
-
-def _check_type(response: object) -> None:
-    if not isinstance(response, Response):
-        raise PolicyError(f"decide gave {response!r}", why="that is no xenintro.response.Response")
 
 
 def _described(error: BaseException) -> str:

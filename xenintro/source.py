@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 
 class Missed(NamedTuple):
-    """A request that was let happen because nobody answered it in time. Times are monotonic nanoseconds."""
+    """A request that was let happen because nobody answered it in time, and what was sent.
+
+    Times are monotonic nanoseconds.
+    """
 
     event: Event
+    response: bytes
     since_ns: int
     answered_ns: int
 

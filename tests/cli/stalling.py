@@ -13,7 +13,8 @@ import select
 import sys
 from typing import TYPE_CHECKING
 
-from xenintro.session import Handled, Session
+from xenintro.answered import Answered
+from xenintro.session import Session
 from xenintro.traps import parse_traps
 from xenintro.xen.monitor import Monitor
 from xenintro.xen.xc import connect
@@ -66,9 +67,9 @@ def main(directory: str, kind: str, deadline: str, events: str) -> None:
         if where == "policy" and decided == _BEFORE:
             stalls()
 
-    def observe(batch: list[Handled]) -> None:
+    def observe(batch: list[Answered]) -> None:
         before = len(seen)
-        seen.extend((handled.event.reason, handled.late) for handled in batch)
+        seen.extend((answered.event.reason, answered.late) for answered in batch)
         if where == "observer" and before < _BEFORE <= len(seen):
             stalls()
         if len(seen) > _BEFORE and select.select([0], [], [], 0)[0]:

@@ -6,17 +6,17 @@ import json
 
 from tests.slots import make_slot
 from xenintro.abi import interface
-from xenintro.codec import decode
-from xenintro.response import allow
-from xenintro.session import Handled, Summary
+from xenintro.answered import Answered
+from xenintro.codec import acknowledge, decode
+from xenintro.session import Summary
 from xenintro_cli.output import HumanOutput, JsonOutput
 from xenintro_cli.style import Style
 from xenintro_cli.summary import summary_lines
 
 LAYOUT = interface("vm_event-7")
 EVENT = decode(make_slot(LAYOUT, 4, payload={"index": 1}, paused=True), LAYOUT)
-IN_TIME = Handled(EVENT, allow(EVENT), 0, 5_000)
-LATE = Handled(EVENT, allow(EVENT), 0, 250_000_000, late=True)
+IN_TIME = Answered(EVENT, "allow", acknowledge(EVENT.raw, LAYOUT), 0, 5_000)
+LATE = Answered(EVENT, "allow", acknowledge(EVENT.raw, LAYOUT), 0, 250_000_000, late=True)
 
 
 def written(output_of: type[JsonOutput | HumanOutput]) -> list[bytes]:
@@ -41,8 +41,8 @@ def test_the_line_says_late() -> None:
 
 def test_the_summary_says_how_many() -> None:
     summary = Summary()
-    for handled in (IN_TIME, LATE, LATE):
-        summary.count(handled)
+    for answered in (IN_TIME, LATE, LATE):
+        summary.count(answered)
     summary.end()
     style = Style(color=False, utf8=True)
     options = {"name": "g", "nr_vcpus": 1, "unanswered": 0}

@@ -12,6 +12,7 @@ from xenintro.codec import decode
 from xenintro.errors import PolicyError
 from xenintro.guest import Guest
 from xenintro.policy import chain, load
+from xenintro.response import Response
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,9 +42,10 @@ def test_kinds(written: Path, text: str, name: str) -> None:
     written.write_text(IMPORT + text)
     decide = chain([load(f"{written}{name}")], GUEST)
     assert decide is not None
-    response = decide(CR3)
-    assert response is not None
-    assert response.name == "deny"
+    verdict = decide(CR3)
+    assert verdict is not None
+    assert verdict.response == Response.deny()
+    assert verdict.rule.name == (name.removeprefix(":") or "policy")
 
 
 def test_the_first_that_answers_wins(written: Path) -> None:
@@ -56,7 +58,9 @@ def test_the_first_that_answers_wins(written: Path) -> None:
     silent, plain, deny = (load(f"{written}:{name}") for name in ("silent", "plain", "deny"))
     decide = chain([silent, deny, plain], GUEST)
     assert decide is not None
-    assert getattr(decide(CR3), "name", None) == "deny"
+    verdict = decide(CR3)
+    assert verdict is not None
+    assert (verdict.response, verdict.rule.name) == (Response.deny(), "deny")
     assert chain([], GUEST) is None
 
 

@@ -13,15 +13,21 @@ from tests.slots import make_slot
 from xenintro.abi import Flag, Interface, interface
 from xenintro.codec import acknowledge, decode
 from xenintro.errors import AlreadyAnsweredError, DomainGoneError, IllegalResponseError, XenCallError
+from xenintro.guest import Guest
+from xenintro.policy import chain
+from xenintro.policy.python import PythonPolicy
 from xenintro.response import Response, allow
-from xenintro.session import Handled, Session
+from xenintro.session import Session
 from xenintro.source import Missed, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from xenintro.answered import Answered
     from xenintro.events import Event
+    from xenintro.verdict import Verdict
 
+GUEST = Guest(domid=1, uuid="-", name="tiny", nr_vcpus=1)
 V7 = interface("vm_event-7")
 CR3 = make_slot(V7, 4, payload={"index": 1}, paused=True)
 CPUID = make_slot(V7, 10, payload={"insn_length": 2}, paused=True)
@@ -64,7 +70,7 @@ class Batches:
         late = len(self.taken) in self.late_at
         self.answers.append(acknowledge(self.taken[-1], V7) if late else response)
         if late:
-            self.missing.append(Missed(decode(self.taken[-1], V7), 1_000, 251_000_000))
+            self.missing.append(Missed(decode(self.taken[-1], V7), self.answers[-1], 1_000, 251_000_000))
         return not late
 
     def flush(self) -> int:
@@ -74,6 +80,11 @@ class Batches:
     def missed(self) -> list[Missed]:
         missed, self.missing = self.missing, []
         return missed
+
+
+def judged(decide: Callable[[Event], object]) -> Callable[[Event], Verdict | None] | None:
+    """A policy of one function."""
+    return chain([PythonPolicy("test", lambda event, _: decide(event))], GUEST)
 
 
 def run_to_the_end(session: Session) -> None:
@@ -95,7 +106,7 @@ def test_one_answer(batches: list[list[bytes]], raising: set[int], prepare_fails
             raise ZeroDivisionError
         return None
 
-    session = Session(source, decide=decide)
+    session = Session(source, decide=judged(decide))
     with pytest.raises((DomainGoneError, XenCallError)):
         session.run()
     assert len(source.answers) == len(source.taken) == source.flushed
@@ -109,7 +120,7 @@ def test_a_policy_that_raises_is_counted_and_the_event_allowed() -> None:
     def decide(event: Event) -> Response:
         raise IllegalResponseError("not legal")
 
-    session = Session(source, decide=decide)
+    session = Session(source, decide=judged(decide))
     run_to_the_end(session)
     assert session.summary.policy_errors == 1
     assert "set_registers" in decode(source.answers[0], V7).flag_names
@@ -138,9 +149,9 @@ def test_observers_see_what_was_wanted_after_the_answers() -> None:
     source = Batches([CR3, CPUID], [CPUID])
     seen: list[str] = []
 
-    def observe(batch: list[Handled]) -> None:
+    def observe(batch: list[Answered]) -> None:
         assert source.flushed == len(source.taken)
-        seen.extend(handled.event.reason for handled in batch)
+        seen.extend(answered.event.reason for answered in batch)
 
     session = Session(source, wanted=lambda event: event.reason == "cpuid", observers=[observe])
     run_to_the_end(session)
@@ -159,7 +170,7 @@ def test_the_limit_counts_what_is_shown() -> None:
 def test_an_observer_that_raises_ends_the_session_with_everything_answered() -> None:
     source = Batches([CR3, CR3])
 
-    def observe(batch: list[Handled]) -> None:
+    def observe(batch: list[Answered]) -> None:
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
@@ -184,12 +195,12 @@ def test_asynchronous_events_pause_nobody() -> None:
 def test_deadline_a_late_answer_is_dropped_counted_and_shown_as_what_was_sent() -> None:
     source = Batches([CR3, CPUID], [CR3])
     source.late_at = {2}
-    seen: list[Handled] = []
-    session = Session(source, decide=lambda event: Response.deny(), observers=[seen.extend])
+    seen: list[Answered] = []
+    session = Session(source, decide=judged(lambda event: Response.deny()), observers=[seen.extend])
     run_to_the_end(session)
     assert session.summary.deadline_missed == 1
     assert session.summary.events == 3
-    assert [(one.event.reason, one.response.name, one.late) for one in seen] == [
+    assert [(one.event.reason, one.answer, one.late) for one in seen] == [
         ("cpuid", "allow", True),
         ("write_ctrlreg", "deny", False),
         ("write_ctrlreg", "deny", False),
@@ -207,7 +218,7 @@ def test_a_pause_ends_when_the_deadline_thread_has_published_the_answer() -> Non
             return in_time
 
     source = Stalled([CR3, CPUID])
-    seen: list[Handled] = []
+    seen: list[Answered] = []
     run_to_the_end(Session(source, observers=[seen.extend]))
     assert seen[0].answered_ns == source.flushed_by_thread_ns
     assert seen[1].answered_ns > source.flushed_by_thread_ns
@@ -224,13 +235,13 @@ def test_a_second_answer_is_refused() -> None:
 
 def test_an_observed_policy_changes_nothing() -> None:
     source = Batches([CR3, CPUID])
-    seen: list[Handled] = []
+    seen: list[Answered] = []
     session = Session(
-        source, decide=lambda event: Response.deny(), enforce=False, observers=[seen.extend], limit=2
+        source, decide=judged(lambda event: Response.deny()), enforce=False, observers=[seen.extend], limit=2
     )
     session.run()
-    assert [handled.would for handled in seen] == ["deny", "deny"]
-    assert [handled.response.name for handled in seen] == ["allow", "allow"]
+    assert [answered.would for answered in seen] == ["deny", "deny"]
+    assert [answered.answer for answered in seen] == ["allow", "allow"]
     assert not any(decode(answer, V7).flags & Flag.DENY for answer in source.answers)
 
 
@@ -244,7 +255,7 @@ def test_a_policy_that_does_not_come_back_is_interrupted_by_the_second_call() ->
         session.stop()  # as a signal handler would, while the policy runs
         raise AssertionError("not reached")
 
-    session = Session(source, decide=decide)
+    session = Session(source, decide=judged(decide))
     session.run()
     assert asked == ["write_ctrlreg"], "no policy is asked once the session is to end"
     assert session.summary.policy_errors == 1

@@ -9,13 +9,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xenintro.errors import PolicyError
+from xenintro.response import Response
+from xenintro.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from xenintro.events import Event
     from xenintro.guest import Guest
-    from xenintro.response import Response
 
 _HINT = "a policy is a class Policy with decide(self, event, guest), or a function decide(event, guest)"
 
@@ -23,7 +24,7 @@ _HINT = "a policy is a class Policy with decide(self, event, guest), or a functi
 class Policy(Protocol):
     """Decides about events of one guest."""
 
-    def decide(self, event: Event, guest: Guest) -> Response | None:
+    def judge(self, event: Event, guest: Guest) -> Verdict | None:
         """The answer to an event; None has no opinion, and if nobody has one the event happens."""
 
 
@@ -48,33 +49,58 @@ def load(spec: str) -> Policy:
             raise
         except BaseException as error:  # sys.exit() in a policy ends no service
             raise _mistake(Path(path), error) from error
-    if callable(getattr(found, "decide", None)):
-        policy: Policy = found
-        return policy
-    if callable(found):
-        return _Function(found)
+    decide = getattr(found, "decide", found)
+    if callable(decide):
+        return PythonPolicy(name or Path(path).stem, decide)
     raise PolicyError(f"{name or 'Policy'} in {path} is not a policy", why=_HINT)
 
 
-def chain(policies: Sequence[Policy], guest: Guest) -> Callable[[Event], Response | None] | None:
+def chain(policies: Sequence[Policy], guest: Guest) -> Callable[[Event], Verdict | None] | None:
     """What a session asks: the first policy that answers wins. None where there is no policy."""
     if not policies:
         return None
-    deciding = [policy.decide for policy in policies]
+    judging = [policy.judge for policy in policies]
 
-    def decide(event: Event) -> Response | None:
-        for one in deciding:
-            response = one(event, guest)
-            if response is not None:
-                return response
+    def decide(event: Event) -> Verdict | None:
+        for judge in judging:
+            verdict = judge(event, guest)
+            if verdict is not None:
+                return verdict
         return None
 
     return decide
 
 
-class _Function:
-    def __init__(self, decide: Callable[[Event, Guest], Response | None]) -> None:
-        self.decide = decide
+class PythonPolicy:
+    """A function that decides; it is one rule, called as what it was loaded by.
+
+    Attributes:
+        name: of the file, or of what was taken from it.
+    """
+
+    level: str | None = None
+    tags: tuple[str, ...] = ()
+
+    def __init__(self, name: str, decide: Callable[[Event, Guest], object]) -> None:
+        self.name = name
+        self._decide = decide
+
+    def judge(self, event: Event, guest: Guest) -> Verdict | None:
+        """See `Policy.judge`.
+
+        Raises:
+            PolicyError: the answer is no response.
+        """
+        response = self._decide(event, guest)
+        if response is None:
+            return None
+        if not isinstance(response, Response):
+            raise PolicyError(f"decide gave {response!r}", why="that is no xenintro.response.Response")
+        return Verdict(response, self)
+
+    def message(self, event: Event) -> str | None:
+        """Nothing but its name."""
+        return None
 
 
 def _default(module: ModuleType) -> object:

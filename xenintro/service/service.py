@@ -27,10 +27,10 @@ from xenintro.xen.rearming import HalfArmedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from xenintro.answered import Answered
     from xenintro.events import Event
     from xenintro.service.layers import Layers, Settings
     from xenintro.service.policies import Loaded
-    from xenintro.session import Handled
     from xenintro.traps import Trap
     from xenintro.xen.domains import DomainInfo
     from xenintro.xen.monitor import Monitor
@@ -153,12 +153,12 @@ class Service:
 
     # What happens between two requests
 
-    def _turn(self, batch: list[Handled]) -> None:
+    def _turn(self, batch: list[Answered]) -> None:
         """The session's observer: the answers are out, nobody waits."""
         if batch:
             if self.control.tails and self._lines is not None:
                 first, line = self.totals.shown, self._lines.line
-                self.control.tail([line(handled, first + at) for at, handled in enumerate(batch)])
+                self.control.tail([line(answered, first + at) for at, answered in enumerate(batch)])
             self.totals.count(batch)
         now = monotonic()
         if now >= self._next_control or self._reload_asked:

@@ -11,7 +11,8 @@ from xenintro.stats import Histogram
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from xenintro.session import Handled, Summary
+    from xenintro.answered import Answered
+    from xenintro.session import Summary
 
 
 class Recent(NamedTuple):
@@ -59,13 +60,13 @@ class Totals:
             self._counts["deadline_missed"] += summary.deadline_missed
         self.recent = Recent()
 
-    def count(self, batch: list[Handled]) -> None:
+    def count(self, batch: list[Answered]) -> None:
         """Add what was answered and asked for."""
         self.shown += len(batch)
-        for handled in batch:
-            self.answers[handled.response.name] += 1
-            if handled.would is not None:
-                self.would[handled.would] += 1
+        for answered in batch:
+            self.answers[answered.answer] += 1
+            if answered.would is not None:
+                self.would[answered.would] += 1
 
     def look(self, nr_vcpus: int) -> None:
         """Bring `recent` up to date: what came since this was called before."""

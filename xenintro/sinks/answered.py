@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from xenintro.sinks import jsonl
 
 if TYPE_CHECKING:
+    from xenintro.answered import Answered
     from xenintro.events import Event
-    from xenintro.response import Response
-
-
-class Answered(Protocol):
-    """What `xenintro.session.Handled` is."""
-
-    @property
-    def event(self) -> Event: ...  # noqa: D102
-    @property
-    def response(self) -> Response: ...  # noqa: D102
-    @property
-    def taken_ns(self) -> int: ...  # noqa: D102
-    @property
-    def would(self) -> str | None: ...  # noqa: D102
-    @property
-    def late(self) -> bool: ...  # noqa: D102
-    @property
-    def pause_ns(self) -> int | None: ...  # noqa: D102
+    from xenintro.verdict import Rule
 
 
 class AnsweredLines:
@@ -53,12 +37,20 @@ class AnsweredLines:
             "ts": jsonl.timestamp(answered.taken_ns + self._offset_ns),
             **self._head,
             **jsonl.event_record(answered.event),
-            "answer": answered.response.name,
-            "rule": None,
+            "answer": answered.answer,
+            "rule": None if answered.rule is None else answered.rule.name,
             "pause_ns": answered.pause_ns,
         }
+        if answered.rule is not None:
+            record |= _said(answered.rule, answered.event)
         if answered.would is not None:
             record["would"] = answered.would
         if answered.late:
             record["late"] = True
         return jsonl.line(record)
+
+
+def _said(rule: Rule, event: Event) -> dict[str, Any]:
+    """The keys that only some rules give."""
+    said = {"message": rule.message(event), "level": rule.level, "tags": rule.tags}
+    return {key: value for key, value in said.items() if value}

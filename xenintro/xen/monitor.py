@@ -283,7 +283,8 @@ class Monitor:
         guard = self._guard()
         for slot in guard.missed():
             event = decode(slot.raw, self.interface)
-            self._missed.append(Missed(event, slot.since_ns, slot.answered_ns))
+            sent = guard.response(slot.raw)
+            self._missed.append(Missed(event, sent, slot.since_ns, slot.answered_ns))
             self._unlearned.append((event, slot.claimed))
         if guard.lost != self._lost:
             _log.warning("%d allowed events are not shown: too many waited", guard.lost - self._lost)

@@ -6,8 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
-from xenintro.codec import encode
-from xenintro.session import Handled, Session
+from xenintro.answered import Answered
+from xenintro.session import Session
 from xenintro.traps import parse_traps
 from xenintro.xen.monitor import Monitor
 from xenintro.xen.xc import connect
@@ -15,7 +15,7 @@ from xenintro.xen.xc import connect
 
 def main(domid: str, events: str, out: str) -> None:
     """Write OUT.requests and OUT.responses, slot behind slot."""
-    kept: list[Handled] = []
+    kept: list[Answered] = []
     with connect("auto") as xc:
         monitor = Monitor(xc, int(domid), parse_traps(events))
         session = Session(monitor, observers=[kept.extend])
@@ -23,8 +23,8 @@ def main(domid: str, events: str, out: str) -> None:
         with monitor:
             print("watching", file=sys.stderr, flush=True)
             session.run()
-    requests = (handled.event.raw for handled in kept)
-    responses = (encode(handled.event, handled.response) for handled in kept)
+    requests = (answered.event.raw for answered in kept)
+    responses = (answered.response for answered in kept)
     Path(f"{out}.requests").write_bytes(b"".join(requests))
     Path(f"{out}.responses").write_bytes(b"".join(responses))
 

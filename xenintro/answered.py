@@ -1,0 +1,39 @@
+"""A request that has been answered: what sinks, captures and exports are given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from xenintro.events import Event
+    from xenintro.verdict import Rule
+
+
+class Answered(NamedTuple):
+    """An event, its answer, and when.
+
+    Attributes:
+        event: the request; its ``raw`` is the slot as it stood on the ring.
+        answer: what the answer is called: ``allow``, ``deny``.
+        response: the response slot as it was sent.
+        taken_ns, answered_ns: monotonic nanoseconds from a live session, nanoseconds since the epoch from
+            a capture.
+        rule: whose answer it is, or would be; None if no policy had a say.
+        would: the answer of a policy that is only observed.
+        late: this side was too slow, the deadline thread let the event happen, and an answer that came
+            later was dropped.
+    """
+
+    event: Event
+    answer: str
+    response: bytes
+    taken_ns: int
+    answered_ns: int
+    rule: Rule | None = None
+    would: str | None = None
+    late: bool = False
+
+    @property
+    def pause_ns(self) -> int | None:
+        """How long the vCPU waited for this process; None if it did not wait (an asynchronous event)."""
+        return self.answered_ns - self.taken_ns if self.event.paused else None

@@ -1,0 +1,1 @@
+"""Captures: pcapng files of requests with their responses; written, read, replayed."""

@@ -1,0 +1,46 @@
+"""What a capture says of itself, beside the packets."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class CaptureInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The watched domain, the host, and how it was watched; kept in the section header of the capture.
+
+    A member that the writer did not know is None or empty: a foreign file has no more than slots.
+
+    Attributes:
+        abi: interface id of the slots, ``vm_event-7``.
+        arch: ``x86_64`` or ``arm64``.
+        release: of Xen as the layout's table knows it, ``4.17``.
+        xen: full version of Xen, ``4.17.7``.
+        domid, domain, uuid, nr_vcpus: the domain.
+        events: the traps, as ``-e`` takes them.
+        policies: files, with their SHA-256.
+        mode: ``observe`` or ``enforce``; None without a policy.
+        deadline: seconds that a request waited at most.
+        started_ns: nanoseconds since the epoch.
+        monotonic_ns: CLOCK_MONOTONIC at the same instant.
+        version: of the xenintro that wrote it.
+        os: kernel of dom0.
+        command: the command line.
+    """
+
+    abi: str
+    arch: str = "x86_64"
+    release: str | None = None
+    xen: str | None = None
+    domid: int | None = None
+    domain: str | None = None
+    uuid: str | None = None
+    nr_vcpus: int | None = None
+    events: str = ""
+    policies: dict[str, str] = {}
+    mode: str | None = None
+    deadline: float | None = None
+    started_ns: int = 0
+    monotonic_ns: int = 0
+    version: str = ""
+    os: str = ""
+    command: tuple[str, ...] = ()
