@@ -14,8 +14,8 @@ class Answered(NamedTuple):
 
     Attributes:
         event: the request; its ``raw`` is the slot as it stood on the ring.
-        answer: what the answer is called: ``allow``, ``deny``.
-        response: the response slot as it was sent.
+        answer: what the answer is called: ``allow``, ``deny``; ``unanswered`` in a capture that has none.
+        response: the response slot as it was sent, empty where there is none.
         taken_ns, answered_ns: monotonic nanoseconds from a live session, nanoseconds since the epoch from
             a capture.
         rule: whose answer it is, or would be; None if no policy had a say.
@@ -35,5 +35,8 @@ class Answered(NamedTuple):
 
     @property
     def pause_ns(self) -> int | None:
-        """How long the vCPU waited for this process; None if it did not wait (an asynchronous event)."""
-        return self.answered_ns - self.taken_ns if self.event.paused else None
+        """How long the vCPU waited for this process.
+
+        None if it did not wait (an asynchronous event), or no answer is known (in a capture).
+        """
+        return self.answered_ns - self.taken_ns if self.event.paused and self.response else None

@@ -17,13 +17,17 @@ class AnsweredLines:
     """Makes lines for one domain.
 
     Args:
-        domid: the domain.
+        domid: the domain, None where unknown.
         domain: its name, None where unknown.
+        recorded: times are those of a capture, nanoseconds since the epoch.
     """
 
-    def __init__(self, domid: int, domain: str | None) -> None:
-        self._head: dict[str, Any] = {"domid": domid} | ({} if domain is None else {"domain": domain})
-        self.set_clock()
+    def __init__(self, domid: int | None, domain: str | None, *, recorded: bool = False) -> None:
+        head = {"domid": domid, "domain": domain}
+        self._head: dict[str, Any] = {key: value for key, value in head.items() if value is not None}
+        self._offset_ns = 0
+        if not recorded:
+            self.set_clock()
 
     def set_clock(self) -> None:
         """Look at the time of day again: it may have been corrected, and drifts from the loop's clock."""
