@@ -12,12 +12,21 @@ import msgspec
 
 from xenintro.abi import Flag, Interface
 from xenintro.errors import IllegalResponseError
+from xenintro.response import (
+    EXCEPTION,
+    EXTERNAL,
+    NMI,
+    PRIVILEGED,
+    SW_EXCEPTION,
+    SW_INTERRUPT,
+    WITH_ERROR_CODE,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from xenintro.events import Event
-    from xenintro.response import Response
+    from xenintro.response import Injection, Response
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -79,7 +88,7 @@ _REEXECUTED = frozenset(
 #: Reasons that a plain answer makes happen again, for ever, whatever the policy changed meanwhile.
 _NOT_PLAIN = frozenset({"cpuid", "privileged_call", "descriptor_access", "io_instruction"})
 
-_U16, _U64 = 0xFFFF, 0xFFFFFFFFFFFFFFFF
+_U16, _U32, _U64 = 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
 _SETTABLE = {
     "x86_64": frozenset(
@@ -90,6 +99,26 @@ _SETTABLE = {
 }
 
 _REINJECTED = frozenset({"software_breakpoint", "debug_exception"})
+
+#: Events that a page makes happen, which is open while it is stepped over.
+_STEPPED_OVER = frozenset({"mem_access", "emul_unimplemented"})
+
+#: Vectors of each type of trap. Others fail the VM entry, and Xen destroys the guest (Intel SDM 26.2.1.3).
+_VECTORS: Mapping[int, range] = {
+    EXTERNAL: range(32, 256),
+    NMI: range(2, 3),
+    EXCEPTION: range(32),
+    SW_INTERRUPT: range(256),
+    PRIVILEGED: range(1, 2),
+    SW_EXCEPTION: range(3, 5),
+}
+_SOFTWARE = (SW_INTERRUPT, PRIVILEGED, SW_EXCEPTION)
+_LONGEST_INSN = 15
+_WITH_EXTRA = (1, 14)  # #DB: bits of dr6, #PF: cr2
+_INTERRUPTS_ON = 1 << 9  # rflags.IF
+
+#: MAX_ALTP2M, before 4.21 made it the domain's own number (06cf6cdab4).
+_VIEWS = 10
 
 
 def check(event: Event, response: Response, machine: Machine) -> None:
@@ -114,18 +143,61 @@ def _objection(event: Event, response: Response, machine: Machine) -> str | None
         if response.flags & Flag.SET_REGISTERS:
             return "a trap is delivered at the instruction: registers cannot change with it"
     if not event.paused:
-        return (
-            "the event is asynchronous: the vCPU does not wait, Xen applies no flag"
-            if response.flags
-            else None
-        )
-    if not response.flags & (Flag.EMULATE | Flag.SET_REGISTERS) and event.reason in _NOT_PLAIN:
+        special = response.flags or response.steps_over or response.injection is not None
+        return "the event is asynchronous: the vCPU does not wait, Xen applies no flag" if special else None
+    if response.injection is not None:
+        objection = _injection_objection(event, response, response.injection)
+        if objection:
+            return objection
+    elif not response.flags & (Flag.EMULATE | Flag.SET_REGISTERS) and event.reason in _NOT_PLAIN:
         return "the instruction would be executed again, for ever"
+    if response.steps_over and (objection := _step_objection(event, response, machine)):
+        return objection
     for flag in Flag(response.flags):
         objection = _flag_objection(flag, event, response)
         if objection:
             return objection
     return _data_objection(event, response) or _state_objection(event, response, machine)
+
+
+def _injection_objection(event: Event, response: Response, trap: Injection) -> str | None:
+    """Why a trap cannot be delivered; Xen itself checks none of this (hvm_inject_event)."""
+    if event.interface.arch == "arm64":
+        return "traps can be injected on x86 only"
+    if response.reinject:
+        return "one trap at a time: Xen keeps one per vCPU"
+    if trap.vector not in _VECTORS.get(trap.type, ()):
+        return f"no trap of type {trap.type} has vector {trap.vector}"
+    has_code = trap.type == EXCEPTION and trap.vector in WITH_ERROR_CODE
+    if has_code != (trap.error_code is not None):
+        return f"vector {trap.vector} comes {'with' if has_code else 'without'} an error code"
+    if not 0 <= (trap.error_code or 0) <= _U32 or not 0 <= trap.extra <= _U64:
+        return "an error code has 32 bits, an address 64"
+    if trap.extra and trap.vector not in _WITH_EXTRA:
+        return "only a page fault has an address, and a debug exception bits of dr6"
+    software = trap.type in _SOFTWARE
+    if software != bool(trap.insn_length) or not 0 <= trap.insn_length <= _LONGEST_INSN:
+        return f"a software trap has an instruction of 1 to {_LONGEST_INSN} bytes, others have none"
+    flags = (response.registers or {}).get("rflags", event.registers.get("rflags"))
+    if trap.type == EXTERNAL and isinstance(flags, int) and not flags & _INTERRUPTS_ON:
+        return "the guest has interrupts off: the VM entry would fail, and Xen destroy the guest"
+    return None
+
+
+def _step_objection(event: Event, response: Response, machine: Machine) -> str | None:
+    if event.reason not in _STEPPED_OVER:
+        return f"only {' and '.join(sorted(_STEPPED_OVER))} have a page to open for a step"
+    if response.flags or response.injection is not None:
+        return "a step over the instruction goes with nothing else"
+    return _singlestep_objection(event, machine)
+
+
+def _singlestep_objection(event: Event, machine: Machine) -> str | None:
+    if not machine.singlestep:
+        return "this host cannot single-step (no monitor trap flag)"
+    if not machine.singlestep_armed and event.reason != "singlestep":
+        return "single-step events are not trapped: the vCPU would step for ever, without interrupts"
+    return None
 
 
 def _data_objection(event: Event, response: Response) -> str | None:
@@ -137,6 +209,8 @@ def _data_objection(event: Event, response: Response) -> str | None:
     views = (response.altp2m_idx or 0, response.fast_singlestep_view or 0)
     if any(not 0 <= view <= _U16 for view in views):
         return "an altp2m view has 16 bits"
+    if max(views) >= _VIEWS and _newest_release(event.interface) < (4, 21):
+        return f"before Xen 4.21 a domain has {_VIEWS} views, 0 to {_VIEWS - 1}"
     if response.insn_data is not None and len(response.insn_data) != 16:
         return "instruction data is 16 bytes, all of which Xen may use"
     room = event.interface.emul_read
@@ -167,7 +241,11 @@ def _flag_objection(flag: Flag, event: Event, response: Response) -> str | None:
 
 def _state_objection(event: Event, response: Response, machine: Machine) -> str | None:
     flags = response.flags
-    if flags & (Flag.TOGGLE_SINGLESTEP | Flag.FAST_SINGLESTEP) and not machine.singlestep:
+    if flags & Flag.TOGGLE_SINGLESTEP:
+        objection = _singlestep_objection(event, machine)
+        if objection:
+            return objection
+    if flags & Flag.FAST_SINGLESTEP and not machine.singlestep:
         return "this host cannot single-step (no monitor trap flag)"
     newest = _newest_release(event.interface)
     if flags & Flag.FAST_SINGLESTEP and not machine.singlestep_armed and newest < (4, 19):
@@ -179,7 +257,7 @@ def _state_objection(event: Event, response: Response, machine: Machine) -> str 
     if flags & Flag.EMULATE and event.reason == "software_breakpoint" and not flags & Flag.SET_EMUL_INSN_DATA:
         return "a breakpoint is emulated only with instruction bytes"
     if response.registers is not None:
-        return _register_objection(event, response.registers)
+        return _register_objection(event, response)
     return None
 
 
@@ -191,8 +269,8 @@ def _deny_objection(event: Event, machine: Machine) -> str | None:
     return None
 
 
-def _register_objection(event: Event, registers: Mapping[str, int]) -> str | None:
-    arch = event.interface.arch
+def _register_objection(event: Event, response: Response) -> str | None:
+    arch, registers = event.interface.arch, response.registers or {}
     unsettable = sorted(set(registers) - _SETTABLE[arch])
     if unsettable:
         return f"Xen takes no {', '.join(unsettable)} from a response"
@@ -200,7 +278,7 @@ def _register_objection(event: Event, registers: Mapping[str, int]) -> str | Non
         return "a register has 64 bits and no sign"
     counter = "rip" if arch == "x86_64" else "pc"
     unchanged = registers.get(counter, event.registers.get(counter)) == event.registers.get(counter)
-    if unchanged and event.reason in _REEXECUTED:
+    if unchanged and event.reason in _REEXECUTED and response.injection is None:
         return f"with {counter} unchanged the instruction is executed again, for ever"
     return None
 

@@ -228,7 +228,7 @@ static void answer_one(struct monitor *m, uint64_t number)
 
 	maybe_stall(m);
 	if (request->reason == TRAP)
-		CHECK(xi_guard_inject(&m->guard, (uintptr_t)inject, (uintptr_t)&xen.injecting, now_ns()) == 0);
+		CHECK(xi_guard_inject(&m->guard, (uintptr_t)inject, (uintptr_t)&xen.injecting, NULL, now_ns()) == 0);
 	else
 		xi_ring_claim(&m->ring);
 	pthread_mutex_lock(&xen.lock);

@@ -311,7 +311,7 @@ def test_singlestep_goes_on_until_toggled_and_blocks_interrupts() -> None:
     host.run()
     delivered = host.vcpu.interrupts
 
-    monitor.answer(monitor.event(), Response.toggle_singlestep())
+    monitor.answer(monitor.event(), Response.single_step())
     host.run()
     for _ in range(30):
         event = monitor.event()

@@ -259,7 +259,7 @@ def test_flags_on_an_asynchronous_event() -> None:
     host, monitor = requests_from(1, sync=False, rounds=1)
     request = monitor.event()
 
-    monitor.push(encode(request, Response.toggle_singlestep()))
+    monitor.push(encode(request, Response.single_step()))
 
     assert "flag-ignored" in host.broken()
     assert not host.vcpu.single_step

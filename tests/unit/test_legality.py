@@ -46,10 +46,22 @@ LEGAL = [
     (event("cpuid"), Response.set_registers({"rax": 1, "rip": 0x1002}), AMD),
     (event("guest_request"), Response.set_registers({"rax": 1, "rip": 0x1003}), AMD),
     (event("privileged_call", arch="arm64"), Response.set_registers({"pc": 0x1004}), AMD),
-    (event("singlestep"), Response.toggle_singlestep(), INTEL),
+    (event("singlestep"), Response.single_step(), INTEL),
     (event("mem_access"), Response.fast_singlestep(0), INTEL),
     (event("mem_access"), Response.plain().in_view(1), INTEL),
-    (event("write_ctrlreg"), Response.plain().with_flags(Flag.GET_NEXT_INTERRUPT), AMD),
+    (event("write_ctrlreg"), Response.plain().asking_next_interrupt(), AMD),
+    (event("guest_request"), Response.skip(event("guest_request")), AMD),
+    (event("cpuid"), Response.skip(event("cpuid", insn_length=2)), AMD),
+    (event("mov_to_msr"), Response.skip(event("mov_to_msr")), INTEL),
+    (event("mem_access"), Response.skip(event("mem_access"), 4), AMD),
+    (event("privileged_call", arch="arm64"), Response.skip(event("privileged_call", arch="arm64")), AMD),
+    (event("mem_access"), Response.step_over(), INTEL),
+    (event("mem_access"), Response.inject(14, cr2=0x1000), AMD),
+    (event("cpuid"), Response.inject(6), AMD),
+    (event("guest_request"), Response.inject(2), AMD),
+    (event("guest_request"), Response.inject(0x80, type=4, insn_length=2), AMD),
+    (event("mov_to_msr"), Response.deny().with_registers({"rip": 0x1000}).injecting(13), INTEL),
+    (event("write_ctrlreg"), Response.set_registers({"rip": 0x1003, "rflags": 0x202}).injecting(0x30), AMD),
 ]
 
 ILLEGAL = [
@@ -64,7 +76,7 @@ ILLEGAL = [
     (event("mem_access"), Response.set_registers({"cr3": 1}), INTEL, "takes no cr3"),
     (event("cpuid"), Response.set_registers({"rax": 1}), INTEL, "for ever"),
     (event("privileged_call", arch="arm64"), Response.emulate(), INTEL, "no effect on arm64"),
-    (event("singlestep"), Response.toggle_singlestep(), AMD, "monitor trap flag"),
+    (event("singlestep"), Response.single_step(), AMD, "monitor trap flag"),
     (event("mem_access"), Response.plain().in_view(1), AMD, "altp2m"),
     (event("mem_access", "vm_event-5"), Response.fast_singlestep(0), INTEL, "has no response flag"),
     (
@@ -85,6 +97,21 @@ ILLEGAL = [
     (event("mem_access"), Response.plain().with_flags(Flag.SET_REGISTERS), INTEL, "go together"),
     (event("mem_access", "vm_event-7-4.17"), Response.fast_singlestep(0), UNARMED, "4.19"),
     (event("io_instruction"), Response.set_registers({"rax": 1}), INTEL, "for ever"),
+    (event("write_ctrlreg"), Response.single_step(), UNARMED, "not trapped"),
+    (event("mem_access", "vm_event-7-4.17"), Response.switch_view(10), INTEL, "10 views"),
+    (event("write_ctrlreg"), Response.step_over(), INTEL, "a page to open"),
+    (event("mem_access"), Response.step_over().in_view(1), INTEL, "nothing else"),
+    (event("mem_access"), Response.step_over(), AMD, "monitor trap flag"),
+    (event("mem_access"), Response.inject(0x30), INTEL, "interrupts off"),
+    (event("mem_access"), Response.inject(13, type=6, insn_length=1), INTEL, "has vector 13"),
+    (event("mem_access"), Response.inject(6, error_code=0), INTEL, "without an error code"),
+    (event("mem_access"), Response.inject(13, cr2=1), INTEL, "has an address"),
+    (event("mem_access"), Response.inject(3), INTEL, "1 to 15 bytes"),
+    (event("mem_access"), Response.inject(14, cr2=-1), INTEL, "64"),
+    (event("mem_access"), Response.inject(300, type=0), INTEL, "has vector 300"),
+    (event("software_breakpoint"), Response.reinjected().injecting(6), INTEL, "one trap at a time"),
+    (event("guest_request", paused=False), Response.inject(6), INTEL, "asynchronous"),
+    (event("privileged_call", arch="arm64"), Response.inject(6), INTEL, "x86 only"),
 ]  # fmt: skip
 
 
@@ -99,6 +126,12 @@ def test_refused(event: Event, response: Response, machine: Machine, rule: str) 
         check(event, response, machine)
     assert rule in refusal.value.why
     assert refusal.value.exit_code == 8
+
+
+@pytest.mark.parametrize("reason", ["mem_access", "descriptor_access", "singlestep", "interrupt"])
+def test_an_instruction_of_unknown_length_cannot_be_skipped(reason: str) -> None:
+    with pytest.raises(IllegalResponseError, match="skip"):
+        Response.skip(event(reason))
 
 
 @pytest.mark.parametrize("reason", sorted(set(CODES) - {"unknown", "privileged_call"}))

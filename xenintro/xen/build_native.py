@@ -86,7 +86,15 @@ ffibuilder.cdef(
     int xi_guard_init(struct xi_guard *guard, struct xi_ring *ring, uint64_t *beat, uint64_t now);
     uint64_t xi_guard_look(struct xi_guard *guard, uint64_t now);
     int xi_guard_missed(struct xi_guard *guard, struct xi_missed *missed);
-    int xi_guard_inject(struct xi_guard *guard, uintptr_t function, uintptr_t handle, uint64_t now);
+    struct xi_trap {
+        uint64_t vector;
+        uint64_t type;
+        uint64_t error_code;
+        uint64_t insn_length;
+        uint64_t extra;
+    };
+    int xi_guard_inject(struct xi_guard *guard, uintptr_t function, uintptr_t handle,
+                        const struct xi_trap *trap, uint64_t now);
     void xi_guard_response(const struct xi_guard *guard, const void *request, void *response);
     int xi_guard_start(struct xi_guard *guard);
     void xi_guard_stop(struct xi_guard *guard);

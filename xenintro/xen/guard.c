@@ -124,14 +124,12 @@ static void notify(const struct xi_guard *guard)
 }
 
 /* Returns an errno. */
-static int inject(const struct xi_guard *guard, uintptr_t function, uintptr_t handle, const uint8_t *request)
+static int inject(const struct xi_guard *guard, uintptr_t function, uintptr_t handle, const uint8_t *request,
+		  const struct xi_trap *trap)
 {
-	const struct xi_rule *rule = rule_of(guard, request);
 	int result = ((inject_call *)function)((void *)handle, guard->calls.domid,
-					       read_field(&guard->answers.vcpu_id, request), rule->vector,
-					       read_field(&rule->type, request), NO_ERROR_CODE,
-					       read_field(&rule->insn_length, request),
-					       read_field(&rule->extra, request));
+					       read_field(&guard->answers.vcpu_id, request), trap->vector,
+					       trap->type, trap->error_code, trap->insn_length, trap->extra);
 
 	return result < 0 ? errno : 0;
 }
@@ -144,10 +142,26 @@ static int has_trap(const struct xi_guard *guard, const uint8_t *request)
 	return rule != NULL && rule->vector != 0 && is_paused(guard, request);
 }
 
-int xi_guard_inject(struct xi_guard *guard, uintptr_t function, uintptr_t handle, uint64_t now)
+/* Of a request that has one. */
+static struct xi_trap trap_of(const struct xi_guard *guard, const uint8_t *request)
+{
+	const struct xi_rule *rule = rule_of(guard, request);
+
+	return (struct xi_trap){
+		.vector = rule->vector,
+		.type = read_field(&rule->type, request),
+		.error_code = NO_ERROR_CODE,
+		.insn_length = read_field(&rule->insn_length, request),
+		.extra = read_field(&rule->extra, request),
+	};
+}
+
+int xi_guard_inject(struct xi_guard *guard, uintptr_t function, uintptr_t handle,
+		    const struct xi_trap *trap, uint64_t now)
 {
 	struct xi_ring *ring = guard->ring;
 	uint8_t request[XI_GUARD_SLOT];
+	struct xi_trap own;
 	int error = 0, granted;
 
 	pthread_mutex_lock(&ring->lock);
@@ -161,7 +175,11 @@ int xi_guard_inject(struct xi_guard *guard, uintptr_t function, uintptr_t handle
 	pthread_mutex_unlock(&ring->lock);
 	if (!granted)
 		return 0;
-	error = has_trap(guard, request) ? inject(guard, function, handle, request) : EINVAL;
+	if (trap == NULL && has_trap(guard, request)) {
+		own = trap_of(guard, request);
+		trap = &own;
+	}
+	error = trap != NULL ? inject(guard, function, handle, request, trap) : EINVAL;
 	pthread_mutex_lock(&ring->lock);
 	guard->injecting = 0;
 	pthread_mutex_unlock(&ring->lock);
@@ -186,6 +204,7 @@ static void answer_oldest(struct xi_guard *guard, uint64_t now)
 	struct xi_ring *ring = guard->ring;
 	uint8_t request[XI_GUARD_SLOT], response[XI_GUARD_SLOT];
 	const uint32_t index = ring->rsp_prod_pvt;
+	struct xi_trap trap;
 	int injects;
 
 	memcpy(request, xi_ring_slot(ring, index), ring->slot_size);
@@ -201,7 +220,8 @@ static void answer_oldest(struct xi_guard *guard, uint64_t now)
 	pthread_mutex_unlock(&ring->lock);
 	notify(guard);
 	/* An error can only mean that a trap is pending already, or that the domain is dead. */
-	inject(guard, guard->calls.inject, guard->calls.inject_handle, request);
+	trap = trap_of(guard, request);
+	inject(guard, guard->calls.inject, guard->calls.inject_handle, request, &trap);
 	pthread_mutex_lock(&ring->lock);
 	ring->holding = 0;
 }

@@ -71,6 +71,15 @@ struct xi_calls {
 	uint32_t domid;
 };
 
+/* A trap for the vCPU of a request; see xc_hvm_inject_trap. */
+struct xi_trap {
+	uint64_t vector;
+	uint64_t type;
+	uint64_t error_code;
+	uint64_t insn_length;
+	uint64_t extra;
+};
+
 /* A request that the guard has answered. */
 struct xi_missed {
 	uint64_t since_ns;
@@ -119,11 +128,13 @@ uint64_t xi_guard_look(struct xi_guard *guard, uint64_t now);
 int xi_guard_missed(struct xi_guard *guard, struct xi_missed *missed);
 
 /*
- * The loop's way to inject the trap of the request that it answers next, with its
- * own handle: claimed and injected in one step as the guard sees it.  Returns the
- * errno of the call; 0 also if the guard has answered, and nothing was injected.
+ * The loop's way to inject a trap into the vCPU of the request that it answers next,
+ * with its own handle: claimed and injected in one step as the guard sees it.  trap
+ * NULL: the request's own.  Returns the errno of the call; 0 also if the guard has
+ * answered, and nothing was injected.
  */
-int xi_guard_inject(struct xi_guard *guard, uintptr_t function, uintptr_t handle, uint64_t now);
+int xi_guard_inject(struct xi_guard *guard, uintptr_t function, uintptr_t handle,
+		    const struct xi_trap *trap, uint64_t now);
 
 /* The response to a request; used by the look, and by tests of the table. */
 void xi_guard_response(const struct xi_guard *guard, const void *request, void *response);

@@ -11,7 +11,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xenintro.abi import Flag
-from xenintro.abi.constants import TRAP_DEBUG, TRAP_INT3
+from xenintro.abi.constants import NO_ERROR_CODE, TRAP_DEBUG, TRAP_INT3
 from xenintro.codec import decode
 from xenintro.errors import UsageError, XenintroError
 from xenintro.response import SKIPPED, allow
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from xenintro.abi import Field, Interface
+    from xenintro.response import Injection
     from xenintro.xen.evtchn import NotifyTarget
     from xenintro.xen.ring import Ring
 
@@ -121,8 +122,8 @@ class Guard:
         due: int = lib.xi_guard_look(self._guard, now_ns)
         return due
 
-    def inject(self, target: InjectTarget, now_ns: int) -> int:
-        """Inject the trap of the request that the loop answers next, so that nobody else does.
+    def inject(self, target: InjectTarget, now_ns: int, injection: Injection | None = None) -> int:
+        """Inject a trap into the vCPU of the request that the loop answers next, so that nobody else does.
 
         One call without the interpreter, so nothing that other Python threads do comes between the look at
         whether the request still waits and the injection.
@@ -130,11 +131,17 @@ class Guard:
         Args:
             target: with a handle of the loop's own.
             now_ns: CLOCK_MONOTONIC.
+            injection: the trap; None injects the request's own.
 
         Returns:
             The errno of the call; 0 also where the thread has answered: then nothing was injected.
         """
-        errno: int = lib.xi_guard_inject(self._guard, target.function, target.handle, now_ns)
+        trap: Any = ffi.NULL
+        if injection is not None:
+            code = NO_ERROR_CODE if injection.error_code is None else injection.error_code
+            values = (injection.vector, injection.type, code, injection.insn_length, injection.extra)
+            trap = ffi.new("struct xi_trap *", values)
+        errno: int = lib.xi_guard_inject(self._guard, target.function, target.handle, trap, now_ns)
         return errno
 
     def missed(self) -> Iterator[MissedSlot]:

@@ -17,7 +17,7 @@ from xenintro.source import Missed, Request
 from xenintro.xen.arming import arm, has_singlestep
 from xenintro.xen.attachment import Attachment
 from xenintro.xen.guard import DEFAULT_DEADLINE, InjectTarget, check_deadline
-from xenintro.xen.injection import reinject
+from xenintro.xen.injection import inject
 from xenintro.xen.journal import Journal
 from xenintro.xen.keeper import Watcher, address_of
 from xenintro.xen.occupied import check_unoccupied
@@ -160,10 +160,12 @@ class Monitor:
             self._learn()
         if response is None:
             response = self._stepping.allow(event)
+        elif response.steps_over:
+            response = self._stepping.step_over(event, response)
         elif isinstance(event, Singlestep):
             self._stepping.close_pages(event.vcpu_id)
-        if response.reinject:
-            reinject(self._guard(), self._inject_target, event)
+        if response.reinject or response.injection is not None:
+            inject(self._guard(), self._inject_target, event, response.injection)
         return response
 
     def put(self, response: bytes) -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from xenintro.abi import Flag
 from xenintro.events import EmulUnimplemented, MemAccess, Singlestep
 from xenintro.response import ALLOWED, Response, allow
@@ -87,6 +89,18 @@ class Stepping:
         elif isinstance(event, EmulUnimplemented) and self._can_step and emulated is not None:
             return self._open_page(vcpu_id, emulated)
         return None
+
+    def step_over(self, event: Event, response: Response) -> Response:
+        """The answer that lets the access happen on the processor: its page is open for one step.
+
+        Raises:
+            XenintroError: the page's permission could not be changed.
+        """
+        gfn = event.gfn if isinstance(event, MemAccess) else self._emulated.get(event.vcpu_id)
+        self._emulated.pop(event.vcpu_id, None)
+        if gfn is None:  # nothing was emulated that could have failed
+            return self.allow(event)
+        return msgspec.structs.replace(self._open_page(event.vcpu_id, gfn), name=response.name)
 
     def missed(self, event: Event, *, claimed: bool) -> None:
         """The deadline thread has let this event happen: an access was emulated, a step ended.
