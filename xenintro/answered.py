@@ -22,6 +22,8 @@ class Answered(NamedTuple):
         would: the answer of a policy that is only observed.
         late: this side was too slow, the deadline thread let the event happen, and an answer that came
             later was dropped.
+        asked: the policy was asked, or there was none; it is not about a request that the deadline thread
+            answered before the loop came to it, nor once the session is to end.
     """
 
     event: Event
@@ -32,6 +34,7 @@ class Answered(NamedTuple):
     rule: Rule | None = None
     would: str | None = None
     late: bool = False
+    asked: bool = True
 
     @property
     def pause_ns(self) -> int | None:

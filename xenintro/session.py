@@ -13,6 +13,7 @@ from xenintro.answered import Answered
 from xenintro.codec import decode, encode
 from xenintro.errors import XenintroError
 from xenintro.response import ALLOWED
+from xenintro.source import SourceEnded
 from xenintro.stats import Histogram
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from xenintro.events import Event
     from xenintro.response import Response
-    from xenintro.source import EventSource
+    from xenintro.source import EventSource, Missed
     from xenintro.verdict import Rule, Verdict
 
 _log = logging.getLogger(__name__)
@@ -54,13 +55,14 @@ class Summary:
         deadline_missed: requests that waited for the deadline; those events were allowed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], int] = monotonic_ns) -> None:
         self.pauses: dict[str, Histogram] = {}
         self.rules: Counter[str] = Counter()
         self.shown = 0
         self.policy_errors = 0
         self.deadline_missed = 0
-        self._started_ns = monotonic_ns()
+        self._clock = clock
+        self._started_ns = clock()
         self._ended_ns: int | None = None
 
     @property
@@ -71,7 +73,7 @@ class Summary:
     @property
     def duration_ns(self) -> int:
         """How long the session ran, or has run."""
-        return (self._ended_ns or monotonic_ns()) - self._started_ns
+        return (self._ended_ns or self._clock()) - self._started_ns
 
     @property
     def paused_ns(self) -> int:
@@ -80,7 +82,7 @@ class Summary:
 
     def end(self) -> None:
         """Stop the clock."""
-        self._ended_ns = monotonic_ns()
+        self._ended_ns = self._clock()
 
     def count(self, answered: Answered) -> None:
         """Add one answered request. An asynchronous event paused nobody."""
@@ -106,6 +108,7 @@ class Session:
             now and then while nothing happens.
         limit: stop after this many events were shown.
         duration: stop after this many seconds.
+        clock: which time it is, in nanoseconds; a capture has its own.
 
     Attributes:
         decide, enforce: may be replaced while the session runs, by an observer for instance.
@@ -122,6 +125,7 @@ class Session:
         observers: Iterable[Callable[[list[Answered]], None]] = (),
         limit: int | None = None,
         duration: float | None = None,
+        clock: Callable[[], int] = monotonic_ns,
     ) -> None:
         self._source = source
         self.decide = decide
@@ -134,7 +138,8 @@ class Session:
         self._deciding = False
         self._policy_error: BaseException | None = None
         self._said = ""
-        self.summary = Summary()
+        self._clock = clock
+        self.summary = Summary(clock)
 
     def stop(self) -> None:
         """End `run` after the present batch; safe to call from a signal handler.
@@ -157,33 +162,42 @@ class Session:
         try:
             while not self._done():
                 self._source.wait(BACKSTOP)
-                until_ns = monotonic_ns() + _BATCH_NS
-                batch = self.answer_batch()
-                try:
-                    # Those who wait go before those who watch: look again before anything is shown.
-                    while 0 < len(batch) < _BATCH and monotonic_ns() < until_ns:
-                        more = self.answer_batch()
-                        if not more:
-                            break
-                        batch += more
-                finally:
-                    self._observe(batch)  # what was answered is shown, whatever came after it
+                self._turn()
+        except SourceEnded:
+            pass
         finally:
             self.summary.end()
         return self.summary
 
+    def _turn(self) -> None:
+        """Answer what is there, then show it."""
+        until_ns = self._clock() + _BATCH_NS
+        batch = self.answer_batch()
+        try:
+            # Those who wait go before those who watch: look again before anything is shown.
+            while 0 < len(batch) < _BATCH and self._clock() < until_ns:
+                more = self.answer_batch()
+                if not more:
+                    break
+                batch += more
+        finally:
+            self._observe(batch)  # what was answered is shown, whatever came after it
+
     def answer_batch(self) -> list[Answered]:
-        """Answer every request that is there now, and tell Xen; only some of them if a policy is slow."""
-        source = self._source
+        """Answer every request that is there now, and tell Xen; only some of them if a policy is slow.
+
+        A request that was let happen meanwhile is there without a response.
+        """
+        source, clock = self._source, self._clock
         interface = source.interface
         batch = []
         first_ns = 0
         try:
             for request in source.requests():
-                taken_ns = monotonic_ns()
+                taken_ns = clock()
                 with request:  # whatever happens below, the vCPU runs on
                     event = decode(request.raw, interface)
-                    wish, rule = self._wish(event)
+                    wish, rule, asked = self._wish(event)
                     would: str | None = None
                     if wish is not None and not self.enforce:
                         would = wish.name
@@ -191,50 +205,49 @@ class Session:
                     response = source.prepare(event, wish)
                     sent = encode(event, response)
                     if request.answer(sent):
-                        batch.append((event, response.name, sent, taken_ns, rule, would))
+                        batch.append((event, response.name, sent, taken_ns, rule, would, False, asked))
+                    else:
+                        batch.append((event, ALLOWED.name, b"", taken_ns, None, None, True, asked))
                 first_ns = first_ns or taken_ns
                 if taken_ns - first_ns > _TOGETHER_NS:
                     break  # the next request will be there each time, for ever
         finally:
             sooner_ns = source.flush()
-        answered_ns = monotonic_ns()
+        answered_ns = clock()
         return [
             Answered(
                 *(event, name, sent, taken_ns, sooner_ns if taken_ns < sooner_ns else answered_ns),
-                rule,
-                would,
+                *(rule, would, late, asked),
             )
-            for event, name, sent, taken_ns, rule, would in batch
+            for event, name, sent, taken_ns, rule, would, late, asked in batch
         ]
 
-    def _wish(self, event: Event) -> tuple[Response | None, Rule | None]:
-        """What the policy answers, and which rule; None lets the event happen."""
-        if self.decide is None or self._stopping or (self._wanted is not None and not self._wanted(event)):
-            return None, None
+    def _wish(self, event: Event) -> tuple[Response | None, Rule | None, bool]:
+        """What the policy answers, and which rule; None lets the event happen. And `Answered.asked`."""
+        if self.decide is None or (self._wanted is not None and not self._wanted(event)):
+            return None, None, True
+        if self._stopping:
+            return None, None, False
         try:
             self._deciding = True
             verdict = self.decide(event)
             self._deciding = False
             if verdict is None:
-                return None, None
+                return None, None, True
             response, rule = verdict
             if response is None or response.name == ALLOWED.name:
-                return None, rule
+                return None, rule, True
             self._source.check(event, response)
         except (Exception, SystemExit, GeneratorExit, PolicyInterrupted) as error:
             self._deciding = False
             self.summary.policy_errors += 1
             self._policy_error = error
-            return None, None
-        return response, rule
+            return None, None, type(error) is not PolicyInterrupted
+        return response, rule, True
 
     def _observe(self, batch: list[Answered]) -> None:
         if missed := self._source.missed():
-            late = [
-                Answered(event, ALLOWED.name, sent, since_ns, answered_ns, late=True)
-                for event, sent, since_ns, answered_ns in missed
-            ]
-            batch = [*late, *batch]
+            batch = _in_order(batch, missed)
         for answered in batch:
             self.summary.count(answered)
         if self._policy_error is not None and (text := _described(self._policy_error)) != self._said:
@@ -255,6 +268,18 @@ class Session:
             or (self._limit is not None and self.summary.shown >= self._limit)
             or (self._duration_ns is not None and self.summary.duration_ns >= self._duration_ns)
         )
+
+
+def _in_order(batch: list[Answered], missed: list[Missed]) -> list[Answered]:
+    """What was answered, and what was let happen meanwhile where it belongs: in the order of the ring."""
+    whole = list(batch)
+    for event, sent, since_ns, answered_ns, at, taken in reversed(missed):
+        late = Answered(event, ALLOWED.name, sent, since_ns, answered_ns, late=True, asked=False)
+        if taken and at < len(whole):
+            whole[at] = late._replace(asked=whole[at].asked)
+        else:
+            whole.insert(at, late)
+    return whole
 
 
 def _described(error: BaseException) -> str:

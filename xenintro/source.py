@@ -16,16 +16,27 @@ if TYPE_CHECKING:
     from xenintro.response import Response
 
 
+class SourceEnded(Exception):  # noqa: N818 - no error: everything was answered
+    """There will be no more requests, and nothing is wrong: a capture was read to its end."""
+
+
 class Missed(NamedTuple):
     """A request that was let happen because nobody answered it in time, and what was sent.
 
-    Times are monotonic nanoseconds.
+    Times are as the session's clock tells them.
+
+    Attributes:
+        before: how many requests came before it that `EventSource.requests` has given since the last call of
+            `EventSource.missed`.
+        taken: it was given too, and its answer came too late.
     """
 
     event: Event
     response: bytes
     since_ns: int
     answered_ns: int
+    before: int
+    taken: bool
 
 
 class EventSource(Protocol):
@@ -40,6 +51,7 @@ class EventSource(Protocol):
 
         Raises:
             DomainGoneError: there will be no more.
+            SourceEnded: there will be no more, and that is how it should be.
         """
 
     def requests(self) -> Iterator[Request]:

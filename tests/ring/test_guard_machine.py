@@ -47,7 +47,8 @@ class Posted:
         self.not_before = now + DEADLINE - TICK  # when the guard may answer
         self.not_after = now + DEADLINE  # when it must have
         self.never_after = now + 2 * DEADLINE  # even if the loop injects
-        self.by_guard = self.claimed = False
+        self.by_guard = self.claimed = self.taken = False
+        self.before = 0  # requests that the loop took before
         self.injections = 0
         self.response: bytes | None = None
 
@@ -79,7 +80,8 @@ class GuardMachine(RuleBasedStateMachine):
         self.now = monotonic_ns()
         self.due = self.guard.look(self.now)
         self.posted: list[Posted] = []
-        self.taken = 0  # of these, by the loop
+        self.taken = 0  # of these, by the loop or instead of it
+        self.takes = 0  # by the loop
         self.consumed = 0
         self.loop: list[Posted] = []  # taken and without an answer of the loop
         self.missed: list[Posted] = []
@@ -122,6 +124,8 @@ class GuardMachine(RuleBasedStateMachine):
         if not self.in_look:
             self.wrong.append("an answer from nowhere")
         one.by_guard = True
+        if not one.taken:
+            one.before = self.takes
         one.response = encode(one.event, allow(one.event))
         self.missed.append(one)
         if self.now < one.not_before:
@@ -189,7 +193,10 @@ class GuardMachine(RuleBasedStateMachine):
             assert raw == one.raw
             assert self.ring.after_missed == bool(self.missed)
             self.loop.append(one)
+            one.taken, one.before = True, self.takes
             self.taken += 1
+            self.takes += 1
+            assert self.ring.takes == self.takes
 
     @precondition(lambda self: self.loop)
     @rule(times=st.integers(1, 9), response=st.sampled_from([Response.plain(), None]), call_ns=TIMES)
@@ -236,6 +243,7 @@ class GuardMachine(RuleBasedStateMachine):
         assert [slot.raw for slot in told] == [one.raw for one in self.missed]
         for slot, one in zip(told, self.missed, strict=True):
             assert slot.claimed == one.claimed
+            assert (slot.before, slot.taken) == (one.before, one.taken)
             assert slot.since_ns <= slot.answered_ns <= self.now
         self.missed.clear()
 

@@ -18,7 +18,7 @@ from xenintro.policy import chain
 from xenintro.policy.python import PythonPolicy
 from xenintro.response import Response, allow
 from xenintro.session import Session
-from xenintro.source import Missed, Request
+from xenintro.source import Missed, Request, SourceEnded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +45,7 @@ class Batches:
         self.prepare_fails_at: int | None = None
         self.late_at: set[int] = set()
         self.missing: list[Missed] = []
+        self.told_at = 0
         self.flushed_by_thread_ns = 0
 
     def wait(self, timeout: float) -> None:
@@ -70,7 +71,10 @@ class Batches:
         late = len(self.taken) in self.late_at
         self.answers.append(acknowledge(self.taken[-1], V7) if late else response)
         if late:
-            self.missing.append(Missed(decode(self.taken[-1], V7), self.answers[-1], 1_000, 251_000_000))
+            place = (len(self.taken) - 1 - self.told_at, True)
+            self.missing.append(
+                Missed(decode(self.taken[-1], V7), self.answers[-1], 1_000, 251_000_000, *place)
+            )
         return not late
 
     def flush(self) -> int:
@@ -79,6 +83,7 @@ class Batches:
 
     def missed(self) -> list[Missed]:
         missed, self.missing = self.missing, []
+        self.told_at = len(self.taken)
         return missed
 
 
@@ -201,11 +206,65 @@ def test_deadline_a_late_answer_is_dropped_counted_and_shown_as_what_was_sent() 
     assert session.summary.deadline_missed == 1
     assert session.summary.events == 3
     assert [(one.event.reason, one.answer, one.late) for one in seen] == [
+        ("write_ctrlreg", "deny", False),
         ("cpuid", "allow", True),
         ("write_ctrlreg", "deny", False),
-        ("write_ctrlreg", "deny", False),
     ]
-    assert seen[0].pause_ns == session.summary.pauses["cpuid"].max == 250_999_000
+    assert seen[1].pause_ns == session.summary.pauses["cpuid"].max == 250_999_000
+
+
+def test_what_the_loop_never_took_is_shown_in_the_order_of_the_ring_and_nobody_was_asked() -> None:
+    source = Batches([CR3, CR3])
+    untaken = [decode(make_slot(V7, 10, vcpu_id=vcpu_id, paused=True), V7) for vcpu_id in range(4)]
+    source.missing = [
+        Missed(event, acknowledge(event.raw, V7), 1_000, 2_000, before, False)
+        for event, before in zip(untaken, [0, 1, 1, 2], strict=True)
+    ]
+    seen: list[Answered] = []
+    run_to_the_end(Session(source, decide=judged(lambda event: None), observers=[seen.extend]))
+    reasons = [(one.event.reason, one.event.vcpu_id) for one in seen]
+    assert reasons == [
+        ("cpuid", 0),
+        ("write_ctrlreg", 0),
+        ("cpuid", 1),
+        ("cpuid", 2),
+        ("write_ctrlreg", 0),
+        ("cpuid", 3),
+    ]
+    assert [one.asked for one in seen] == [not one.late for one in seen]
+
+
+def test_a_late_answer_that_nobody_tells_of_has_no_response() -> None:
+    source = Batches([CR3])
+    source.late_at = {1}
+    seen: list[Answered] = []
+    source.missed = list  # type: ignore[assignment,method-assign]  # the thread's log was full
+    run_to_the_end(Session(source, observers=[seen.extend]))
+    assert [(one.answer, one.response, one.late) for one in seen] == [("allow", b"", True)]
+
+
+def test_an_end_without_an_error_and_the_clock_of_the_source() -> None:
+    class Recorded(Batches):
+        now_ns = 0
+
+        def wait(self, timeout: float) -> None:
+            if not self.batches:
+                raise SourceEnded
+
+        def requests(self) -> Iterator[Request]:
+            self.now_ns += 1_000
+            yield from super().requests()
+
+        def flush(self) -> int:
+            self.now_ns += 5
+            return super().flush()
+
+    source = Recorded([CR3], [CR3])
+    seen: list[Answered] = []
+    summary = Session(source, observers=[seen.extend], clock=lambda: source.now_ns).run()
+    assert [one.taken_ns for one in seen] == [1_000, 2_005]
+    assert [one.pause_ns for one in seen] == [5, 5]
+    assert summary.duration_ns == source.now_ns
 
 
 def test_a_pause_ends_when_the_deadline_thread_has_published_the_answer() -> None:
@@ -255,8 +314,10 @@ def test_a_policy_that_does_not_come_back_is_interrupted_by_the_second_call() ->
         session.stop()  # as a signal handler would, while the policy runs
         raise AssertionError("not reached")
 
-    session = Session(source, decide=judged(decide))
+    seen: list[Answered] = []
+    session = Session(source, decide=judged(decide), observers=[seen.extend])
     session.run()
     assert asked == ["write_ctrlreg"], "no policy is asked once the session is to end"
+    assert [one.asked for one in seen] == [False, False]
     assert session.summary.policy_errors == 1
     assert len(source.answers) == 2

@@ -25,6 +25,7 @@ ffibuilder.cdef(
         uint32_t req_cons;
         uint32_t rsp_prod_pvt;
         uint32_t dropped;
+        uint64_t takes;
         ...;
     };
     int xi_ring_attach(struct xi_ring *ring, void *page, uint32_t slot_size, uint32_t nr_slots,
@@ -71,6 +72,8 @@ ffibuilder.cdef(
     struct xi_missed {
         uint64_t since_ns;
         uint64_t answered_ns;
+        uint64_t before;
+        uint8_t taken;
         uint8_t claimed;
         uint8_t request[...];
     };

@@ -83,6 +83,7 @@ static void log_missed(struct xi_guard *guard, const uint8_t *request, uint32_t 
 {
 	struct xi_ring *ring = guard->ring;
 	uint64_t since = ring->since[index & (ring->nr_slots - 1)];
+	const uint32_t outstanding = ring->req_cons - index;	/* taken by the loop, the last ones it took */
 	struct xi_missed *entry;
 
 	guard->answered++;
@@ -95,6 +96,8 @@ static void log_missed(struct xi_guard *guard, const uint8_t *request, uint32_t 
 	entry = &guard->log[(guard->oldest + ring->missed++) % XI_GUARD_LOG];
 	entry->since_ns = since;
 	entry->answered_ns = now;
+	entry->before = ring->takes - outstanding;
+	entry->taken = outstanding != 0;
 	entry->claimed = (uint8_t)xi_ring_is_claimed(ring, index);
 	memcpy(entry->request, request, ring->slot_size);
 }

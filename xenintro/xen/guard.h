@@ -84,6 +84,8 @@ struct xi_trap {
 struct xi_missed {
 	uint64_t since_ns;
 	uint64_t answered_ns;
+	uint64_t before;	/* requests that the loop took before this one */
+	uint8_t taken;		/* the loop has it, and its answer will be dropped */
 	uint8_t claimed;	/* by the loop, before */
 	uint8_t request[XI_GUARD_SLOT];
 };

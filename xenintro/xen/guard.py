@@ -47,12 +47,15 @@ class MissedSlot(NamedTuple):
 
     ``since_ns`` is not later than when the request came, and at most an eighth of the deadline earlier.
     ``claimed``: the loop had claimed it (`Ring.claim`), so what goes with its answer may have been done.
+    ``before``: requests that the loop took before it; ``taken``: it took this one too.
     """
 
     raw: bytes
     claimed: bool
     since_ns: int
     answered_ns: int
+    before: int
+    taken: bool
 
 
 class Guard:
@@ -149,7 +152,8 @@ class Guard:
         missed = self._missed
         while lib.xi_guard_missed(self._guard, missed):
             raw = bytes(ffi.buffer(missed.request, self._slot_size))
-            yield MissedSlot(raw, bool(missed.claimed), missed.since_ns, missed.answered_ns)
+            times = (missed.since_ns, missed.answered_ns)
+            yield MissedSlot(raw, bool(missed.claimed), *times, missed.before, bool(missed.taken))
 
     def response(self, raw: bytes) -> bytes:
         """What the thread sends for a request."""

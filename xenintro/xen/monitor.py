@@ -97,6 +97,7 @@ class Monitor:
         self._steps_from_start = needs_steps(traps)
         self._stepping = Stepping(traps, self._set_access, self._claim, can_step=self._can_step)
         self._missed: list[Missed] = []  # not shown yet
+        self._told_at = 0  # requests taken when `missed` was asked last
         self._unlearned: list[tuple[Event, bool]] = []  # what the stepping does not know yet
         self._lost = 0  # events that were in neither
         self._changes: list[Change] = []
@@ -183,6 +184,7 @@ class Monitor:
         """See `xenintro.source.EventSource.missed`."""
         self._collect()
         missed, self._missed = self._missed, []
+        self._told_at = self._ring().ring.takes
         return missed
 
     def rearm(self, traps: tuple[Trap, ...]) -> bool:
@@ -228,6 +230,7 @@ class Monitor:
             beat=address_of(self._watcher.beat),
         )
         attachment.drain()
+        self._told_at = attachment.ring.takes
         self._changes += self._stepping_off()
         for trap in self._traps:
             # Noted before: a call that fails midway through a range of pages has changed some of them.
@@ -286,7 +289,8 @@ class Monitor:
         for slot in guard.missed():
             event = decode(slot.raw, self.interface)
             sent = guard.response(slot.raw)
-            self._missed.append(Missed(event, sent, slot.since_ns, slot.answered_ns))
+            place = (slot.before - self._told_at, slot.taken)
+            self._missed.append(Missed(event, sent, slot.since_ns, slot.answered_ns, *place))
             self._unlearned.append((event, slot.claimed))
         if guard.lost != self._lost:
             _log.warning("%d allowed events are not shown: too many waited", guard.lost - self._lost)

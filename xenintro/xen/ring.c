@@ -107,6 +107,7 @@ int xi_ring_take(struct xi_ring *ring, void *request)
 	if (outcome > 0) {
 		memcpy(request, xi_ring_slot(ring, ring->req_cons), ring->slot_size);
 		ring->req_cons++;
+		ring->takes++;
 		__atomic_store_n(&ring->page->req_event, ring->req_cons + 1, __ATOMIC_RELAXED);
 		outcome = ring->missed == 0 ? XI_RING_TAKEN : XI_RING_TAKEN_AFTER_MISSED;
 	}

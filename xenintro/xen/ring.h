@@ -62,6 +62,7 @@ struct xi_ring {
 	uint32_t held;		/* with holding: responses from this one on stay unpublished */
 	uint32_t claimed;	/* with claiming: the request that the loop has claimed */
 	uint32_t seen;		/* requests whose since is known */
+	uint64_t takes;		/* requests that the loop has taken */
 	uint8_t holding;
 	uint8_t claiming;
 	uint64_t published_ns;	/* when the guard last published responses of the loop, 0 if it did not */

@@ -175,6 +175,12 @@ class Ring:
         return count
 
     @property
+    def takes(self) -> int:
+        """Requests that `take` has given."""
+        count: int = self.native.takes
+        return count
+
+    @property
     def req_cons(self) -> int:
         """Requests taken, modulo 2**32."""
         index: int = self.native.req_cons
