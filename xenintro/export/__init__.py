@@ -63,6 +63,7 @@ class Format(NamedTuple):
 
 FORMATS: Mapping[str, Format] = {
     "jsonl": Format("one JSON object per event, as watch prints it", ".jsonl", stdout=True),
+    "perfetto": Format("timeline of every vCPU, for https://ui.perfetto.dev", ".pftrace"),
 }
 
 

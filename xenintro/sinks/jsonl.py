@@ -67,6 +67,13 @@ def event_record(event: Event) -> dict[str, Any]:
     return record
 
 
+@cache
+def payload_members(kind: type[Event]) -> Mapping[str, str]:
+    """The keys that a payload has in every interface, each with the attribute of the event that it shows."""
+    members = {_JSON_NAMES.get(member, member): member for member in kind.__struct_fields__[_COMMON_MEMBERS:]}
+    return members | {name: name for name in _READABLE.get(kind.reason, ())}
+
+
 def timestamp(ns: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 in UTC with nine digits."""
     seconds, fraction = divmod(ns, 1_000_000_000)
