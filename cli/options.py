@@ -84,7 +84,7 @@ def policy(function: F) -> F:
         help="Show what policies would answer and allow everything, or send it.",
     )(function)
     return click.option(
-        "-p", "--policy", multiple=True, metavar="FILE.py[:NAME]", help="Who decides; the first answer wins."
+        "-p", "--policy", multiple=True, metavar="FILE", help="Who decides; the first rule with a say wins."
     )(function)
 
 

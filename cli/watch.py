@@ -154,20 +154,25 @@ def watch_domain(choice: Choice, xc: Xc, link: Link) -> None:
 
 
 def _run(choice: Choice, xc: Xc, monitor: Monitor, stream: LiveStream, output: Output) -> None:
-    from xenintro.policy import chain, load
+    from xenintro.policy import load, running
     from xenintro.session import Session
 
     talk = Talk(Style.of(sys.stderr, choice.color), quiet=choice.quiet)
     session = Session(
         monitor,
-        decide=chain([load(spec) for spec in choice.policies], monitor.guest),
+        guest=monitor.guest,
         enforce=choice.enforce,
         wanted=asked_for(parse_traps(choice.events)),
         observers=[output],
         limit=choice.count,
         duration=choice.duration,
     )
-    with stopped_by_signals(session, stream), _stopped_in_time(choice.duration):
+    policies = [load(spec) for spec in choice.policies]
+    with (
+        running(policies, monitor.guest) as session.decide,
+        stopped_by_signals(session, stream),
+        _stopped_in_time(choice.duration),
+    ):
         try:
             with monitor:
                 talk.started(monitor, xc.version(), choice.events)

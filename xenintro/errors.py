@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class XenintroError(Exception):
     """Base of all errors that are shown to a person in three lines.
@@ -71,6 +76,35 @@ class IllegalResponseError(PolicyError):
     """A response that Xen would ignore for this reason, version or state."""
 
 
+class RulesError(PolicyError):
+    """Mistakes in a file of rules; it reads as the first of them.
+
+    Attributes:
+        mistakes: all of them, in the order of the file.
+    """
+
+    def __init__(self, mistakes: Sequence[PolicyError]) -> None:
+        first = mistakes[0]
+        super().__init__(first.what, why=first.why, hint=first.hint)
+        self.mistakes = tuple(mistakes)
+
+
+class RuleError(PolicyError):
+    """A rule that could not decide about an event, or whose answer has no effect.
+
+    Attributes:
+        rule: its name.
+    """
+
+    def __init__(self, rule: str, error: BaseException) -> None:
+        super().__init__(f"{rule}: {described(error)}")
+        self.rule = rule
+
+
+class GuestReadError(XenintroError):
+    """Guest memory that cannot be read."""
+
+
 class DomainGoneError(XenintroError):
     """The domain was destroyed, crashed or rebooted while it was watched."""
 
@@ -107,3 +141,16 @@ class AlreadyAnsweredError(XenintroError):
 
 class RegisterNotProvidedError(XenintroError):
     """The hypervisor does not fill this register for this reason and release."""
+
+
+def described(error: BaseException) -> str:
+    """Any error in one line: its cause, or the place that raised it if it is none of ours."""
+    if isinstance(error, XenintroError):
+        return ": ".join(part for part in (error.what, error.why) if part)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = ""
+    if trace is not None:
+        where = f" ({trace.tb_frame.f_code.co_filename.rpartition('/')[2]}, line {trace.tb_lineno})"
+    return f"{type(error).__name__}: {error}{where}"

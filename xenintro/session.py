@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections import Counter
-from pathlib import Path
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from xenintro.answered import Answered
 from xenintro.codec import decode, encode
-from xenintro.errors import XenintroError
+from xenintro.errors import RuleError, described
 from xenintro.response import ALLOWED
 from xenintro.source import SourceEnded
 from xenintro.stats import Histogram
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from xenintro.events import Event
+    from xenintro.guest import Guest
     from xenintro.response import Response
     from xenintro.source import EventSource, Missed
     from xenintro.verdict import Rule, Verdict
@@ -51,15 +50,19 @@ class Summary:
             of events.
         rules: events by the rule that had a say, its answer sent or only noted.
         shown: events that the observers were given.
-        policy_errors: decisions that raised; those events were allowed.
+        would: what rules would answer that are only observed, by rule and answer.
+        policy_errors: decisions that failed: a rule could not decide, or answered what Xen would ignore.
+        errors: the same by rule.
         deadline_missed: requests that waited for the deadline; those events were allowed.
     """
 
     def __init__(self, clock: Callable[[], int] = monotonic_ns) -> None:
         self.pauses: dict[str, Histogram] = {}
         self.rules: Counter[str] = Counter()
+        self.would: Counter[tuple[str, str]] = Counter()
         self.shown = 0
         self.policy_errors = 0
+        self.errors: Counter[str] = Counter()
         self.deadline_missed = 0
         self._clock = clock
         self._started_ns = clock()
@@ -89,6 +92,8 @@ class Summary:
         self.deadline_missed += answered.late
         if answered.rule is not None:
             self.rules[answered.rule.name] += 1
+            if answered.would is not None:
+                self.would[answered.rule.name, answered.would] += 1
         pauses = self.pauses.get(answered.event.reason)
         if pauses is None:
             pauses = self.pauses[answered.event.reason] = Histogram()
@@ -102,6 +107,7 @@ class Session:
         source: where requests come from.
         decide: the policy: gives a verdict, or None if it has no say, and the event happens. So it does if
             it raises, and the error is counted: a broken policy never stops the guest.
+        guest: what the policy asks; it is told of every event that the policy is asked about.
         enforce: send what the policy answers; else it is only noted, and the event happens.
         wanted: which events the policy and the observers are given; all are answered.
         observers: called with what was answered in one go, once the answers are out, and with an empty list
@@ -120,6 +126,7 @@ class Session:
         source: EventSource,
         *,
         decide: Callable[[Event], Verdict | None] | None = None,
+        guest: Guest | None = None,
         enforce: bool = True,
         wanted: Callable[[Event], bool] | None = None,
         observers: Iterable[Callable[[list[Answered]], None]] = (),
@@ -130,6 +137,7 @@ class Session:
         self._source = source
         self.decide = decide
         self.enforce = enforce
+        self._guest = guest
         self._wanted = wanted
         self._observers = tuple(observers)
         self._limit = limit
@@ -197,7 +205,7 @@ class Session:
                 taken_ns = clock()
                 with request:  # whatever happens below, the vCPU runs on
                     event = decode(request.raw, interface)
-                    wish, rule, asked = self._wish(event)
+                    wish, rule, asked = self._wish(event, taken_ns)
                     would: str | None = None
                     if wish is not None and not self.enforce:
                         would = wish.name
@@ -222,35 +230,45 @@ class Session:
             for event, name, sent, taken_ns, rule, would, late, asked in batch
         ]
 
-    def _wish(self, event: Event) -> tuple[Response | None, Rule | None, bool]:
+    def _wish(self, event: Event, taken_ns: int) -> tuple[Response | None, Rule | None, bool]:
         """What the policy answers, and which rule; None lets the event happen. And `Answered.asked`."""
         if self.decide is None or (self._wanted is not None and not self._wanted(event)):
             return None, None, True
         if self._stopping:
             return None, None, False
+        rule: Rule | None = None
         try:
             self._deciding = True
+            if self._guest is not None:
+                self._guest.begin(taken_ns)
             verdict = self.decide(event)
             self._deciding = False
             if verdict is None:
                 return None, None, True
-            response, rule = verdict
+            response, rule, errors = verdict
+            if errors:
+                self._failed(errors[0])
             if response is None or response.name == ALLOWED.name:
                 return None, rule, True
             self._source.check(event, response)
         except (Exception, SystemExit, GeneratorExit, PolicyInterrupted) as error:
             self._deciding = False
-            self.summary.policy_errors += 1
-            self._policy_error = error
+            self._failed(error if rule is None else RuleError(rule.name, error))
             return None, None, type(error) is not PolicyInterrupted
         return response, rule, True
+
+    def _failed(self, error: BaseException) -> None:
+        self.summary.policy_errors += 1
+        self._policy_error = error
+        if isinstance(error, RuleError):
+            self.summary.errors[error.rule] += 1
 
     def _observe(self, batch: list[Answered]) -> None:
         if missed := self._source.missed():
             batch = _in_order(batch, missed)
         for answered in batch:
             self.summary.count(answered)
-        if self._policy_error is not None and (text := _described(self._policy_error)) != self._said:
+        if self._policy_error is not None and (text := described(self._policy_error)) != self._said:
             self._said = text
             _log.warning("the policy failed, events are allowed: %s", text)
         self._policy_error = None
@@ -280,12 +298,3 @@ def _in_order(batch: list[Answered], missed: list[Missed]) -> list[Answered]:
         else:
             whole.insert(at, late)
     return whole
-
-
-def _described(error: BaseException) -> str:
-    """An error of a policy in one line: where it was raised, or why an answer has no effect."""
-    if isinstance(error, XenintroError):
-        return ": ".join(part for part in (error.what, error.why) if part)
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"

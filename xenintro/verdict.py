@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from xenintro.errors import RuleError
     from xenintro.events import Event
     from xenintro.response import Response
 
@@ -30,7 +31,11 @@ class Rule(Protocol):
 
 
 class Verdict(NamedTuple):
-    """An answer to an event; ``response`` None lets it happen, noted under the rule all the same."""
+    """An answer to an event; ``response`` None lets it happen, noted under the rule all the same.
+
+    ``errors`` are of rules that were asked before and could not decide.
+    """
 
     response: Response | None
     rule: Rule
+    errors: tuple[RuleError, ...] = ()

@@ -15,7 +15,7 @@ from xenintro.codec import acknowledge, decode
 from xenintro.errors import AlreadyAnsweredError, DomainGoneError, IllegalResponseError, XenCallError
 from xenintro.guest import Guest
 from xenintro.policy import chain
-from xenintro.policy.python import PythonPolicy
+from xenintro.policy.python import PythonPolicy, PythonRule
 from xenintro.response import Response, allow
 from xenintro.session import Session
 from xenintro.source import Missed, Request, SourceEnded
@@ -89,7 +89,7 @@ class Batches:
 
 def judged(decide: Callable[[Event], object]) -> Callable[[Event], Verdict | None] | None:
     """A policy of one function."""
-    return chain([PythonPolicy("test", lambda event, _: decide(event))], GUEST)
+    return chain([PythonPolicy("test", [PythonRule("test", lambda event, _: decide(event))])], GUEST)
 
 
 def run_to_the_end(session: Session) -> None:

@@ -1,9 +1,11 @@
-"""What decides: policies written in Python, loaded by name.
+"""What decides: files of rules and policies in Python, loaded by name.
 
-`load` gives a policy, `chain` makes of several the ``decide`` of `xenintro.session.Session`: the first that
-answers wins. Whether answers are sent or only shown is the session's ``enforce``.
+`load` gives a policy, `running` makes of several the ``decide`` of `xenintro.session.Session`: the first rule
+that has a say wins. Whether answers are sent or only shown is the session's ``enforce``.
 """
 
-from xenintro.policy.python import Policy, chain, load
+from xenintro.policy.chain import Policy, chain, running, set_up, tear_down
+from xenintro.policy.handlers import on
+from xenintro.policy.spec import load
 
-__all__ = ["Policy", "chain", "load"]
+__all__ = ["Policy", "chain", "load", "on", "running", "set_up", "tear_down"]

@@ -1,14 +1,18 @@
-"""Policies in Python: a file with a class ``Policy`` or a function ``decide``."""
+"""Policies in Python: a class with ``decide``, a function ``decide``, or functions marked with ``@on``."""
 
 from __future__ import annotations
 
-import stat
+import importlib
+import inspect
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from xenintro.errors import PolicyError
+from xenintro.policy.chain import FAILURES
+from xenintro.policy.handlers import reasons_of
+from xenintro.policy.trust import check_trusted
 from xenintro.response import Response
 from xenintro.verdict import Verdict
 
@@ -18,75 +22,79 @@ if TYPE_CHECKING:
     from xenintro.events import Event
     from xenintro.guest import Guest
 
-_HINT = "a policy is a class Policy with decide(self, event, guest), or a function decide(event, guest)"
+    Decide = Callable[[Event, Guest], object]
+
+_HINT = (
+    "a policy is a class Policy with decide(self, event, guest), a function decide(event, guest), "
+    "or functions marked with @on(...)"
+)
 
 
-class Policy(Protocol):
-    """Decides about events of one guest."""
+def load_python(spec: str) -> PythonPolicy:
+    """The policy in ``FILE.py``, ``FILE.py:NAME`` or ``MODULE:NAME``.
 
-    def judge(self, event: Event, guest: Guest) -> Verdict | None:
-        """The answer to an event; None has no opinion, and if nobody has one the event happens."""
-
-
-def load(spec: str) -> Policy:
-    """The policy in a file: ``FILE.py``, or ``FILE.py:NAME`` for a class or function of another name.
-
-    The file runs with this process's rights, so one that everybody can write is refused.
+    The code runs with this process's rights, so a file that everybody can write is refused.
 
     Raises:
         PolicyError: no such file or name, a mistake in it, or anybody could have written it.
     """
-    path, _, name = spec.partition(":")
-    module = _run(Path(path))
-    found: Any = getattr(module, name, None) if name else _default(module)
-    if found is None:
-        wanted = f"no {name}" if name else "neither Policy nor decide"
-        raise PolicyError(f"no policy in {path}: {wanted}", why=_HINT)
-    if isinstance(found, type):
-        try:
-            found = found()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # sys.exit() in a policy ends no service
-            raise _mistake(Path(path), error) from error
-    decide = getattr(found, "decide", found)
-    if callable(decide):
-        return PythonPolicy(name or Path(path).stem, decide)
-    raise PolicyError(f"{name or 'Policy'} in {path} is not a policy", why=_HINT)
-
-
-def chain(policies: Sequence[Policy], guest: Guest) -> Callable[[Event], Verdict | None] | None:
-    """What a session asks: the first policy that answers wins. None where there is no policy."""
-    if not policies:
-        return None
-    judging = [policy.judge for policy in policies]
-
-    def decide(event: Event) -> Verdict | None:
-        for judge in judging:
-            verdict = judge(event, guest)
-            if verdict is not None:
-                return verdict
-        return None
-
-    return decide
+    place, _, name = spec.partition(":")
+    if place.endswith(".py") or "/" in place or Path(place).exists():
+        module = _run(Path(place))
+        return _policy(module, name, Path(place).stem, place)
+    return _policy(_import(place), name, place, place)
 
 
 class PythonPolicy:
-    """A function that decides; it is one rule, called as what it was loaded by.
+    """Functions that decide, each a rule of its own name.
 
     Attributes:
         name: of the file, or of what was taken from it.
+        rules: its functions.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rules: Sequence[PythonRule],
+        set_up: Callable[[Guest], object] | None = None,
+        tear_down: Callable[[], object] | None = None,
+    ) -> None:
+        self.name = name
+        self.rules = tuple(rules)
+        self._set_up = set_up
+        self._tear_down = tear_down
+
+    def set_up(self, guest: Guest) -> None:
+        """What the policy has as ``setup(guest)``."""
+        if self._set_up is not None:
+            self._set_up(guest)
+
+    def tear_down(self) -> None:
+        """What the policy has as ``teardown()``."""
+        if self._tear_down is not None:
+            self._tear_down()
+
+
+class PythonRule:
+    """A function that decides.
+
+    Attributes:
+        name: of the function, or of the policy if it is all of it.
+        reasons: of the events that it is asked about; None: all.
     """
 
     level: str | None = None
     tags: tuple[str, ...] = ()
+    on_error: Response | None = None
 
-    def __init__(self, name: str, decide: Callable[[Event, Guest], object]) -> None:
+    def __init__(self, name: str, decide: Decide, reasons: frozenset[str] | None = None) -> None:
         self.name = name
         self._decide = decide
+        self.reasons = reasons
 
     def judge(self, event: Event, guest: Guest) -> Verdict | None:
-        """See `Policy.judge`.
+        """See `xenintro.policy.chain.Judge.judge`.
 
         Raises:
             PolicyError: the answer is no response.
@@ -103,41 +111,66 @@ class PythonPolicy:
         return None
 
 
-def _default(module: ModuleType) -> object:
-    return getattr(module, "Policy", None) or getattr(module, "decide", None)
+def _policy(module: ModuleType, name: str, stem: str, place: str) -> PythonPolicy:
+    found: Any = getattr(module, name, None) if name else getattr(module, "Policy", module)
+    if found is None:
+        raise PolicyError(f"no policy in {place}: no {name}", why=_HINT)
+    if isinstance(found, type):
+        try:
+            found = found()
+        except FAILURES as error:
+            raise _mistake(place, error) from error
+    rules = _rules(found, name or stem)
+    if not rules:
+        if found is module:
+            raise PolicyError(f"no policy in {place}: neither Policy nor decide", why=_HINT)
+        raise PolicyError(f"{name or 'Policy'} in {place} is not a policy", why=_HINT)
+    owner = module if inspect.isfunction(found) else found
+    return PythonPolicy(name or stem, rules, getattr(owner, "setup", None), getattr(owner, "teardown", None))
+
+
+def _rules(found: Any, name: str) -> list[PythonRule]:
+    """The functions of a module, an object, or the function itself."""
+    if inspect.ismodule(found):
+        # What it has imported is not its own.
+        members = [one for one in vars(found).values() if getattr(one, "__module__", None) == found.__name__]
+    else:
+        members = [getattr(found, attribute) for attribute in vars(type(found))]
+    marked = [
+        PythonRule(one.__name__, one, reasons)
+        for one in (found, *members)
+        if callable(one) and (reasons := reasons_of(one)) is not None
+    ]
+    decide = getattr(found, "decide", None if inspect.ismodule(found) else found)
+    if callable(decide) and reasons_of(decide) is None:
+        marked.append(PythonRule(name, decide))
+    return marked
 
 
 def _run(path: Path) -> ModuleType:
-    _check_trusted(path)
+    check_trusted(path)
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # sys.exit() in a policy ends no service
-        raise _mistake(path, error) from error
+    except FAILURES as error:
+        raise _mistake(str(path), error) from error
     return module
 
 
-def _check_trusted(path: Path) -> None:
+def _import(name: str) -> ModuleType:
     try:
-        modes = [(one, one.stat().st_mode) for one in (path, path.absolute().parent)]
-    except OSError as error:
-        raise PolicyError(f"cannot read the policy {path}", why=error.strerror or str(error)) from error
-    for one, mode in modes:
-        # In a directory like /tmp (sticky) others cannot replace a file that is not theirs.
-        if mode & stat.S_IWOTH and not (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
-            raise PolicyError(
-                f"the policy {path} is not trusted",
-                why=f"everybody can write to {one}, and a policy runs with the rights of this process",
-                hint=f"chmod o-w {one}",
-            )
+        module = importlib.import_module(name)
+    except FAILURES as error:
+        raise _mistake(name, error) from error
+    if module.__file__ is not None:
+        check_trusted(Path(module.__file__))
+    return module
 
 
-def _mistake(path: Path, error: BaseException) -> PolicyError:
+def _mistake(place: str, error: BaseException) -> PolicyError:
     if isinstance(error, SyntaxError):
-        return PolicyError(f"a mistake in {path}, line {error.lineno}", why=error.msg)
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == str(path)]
+        return PolicyError(f"a mistake in {place}, line {error.lineno}", why=error.msg)
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == place]
     where = f", line {frames[-1].lineno}" if frames else ""
-    return PolicyError(f"a mistake in {path}{where}", why=f"{type(error).__name__}: {error}")
+    return PolicyError(f"a mistake in {place}{where}", why=f"{type(error).__name__}: {error}")

@@ -10,7 +10,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from xenintro.errors import DomainGoneError, NoSuchDomainError, UsageError, XenintroError
-from xenintro.policy import chain
+from xenintro.policy import chain, set_up, tear_down
 from xenintro.service.control import ControlSocket, own_socket_path
 from xenintro.service.finder import Finder
 from xenintro.service.metrics import TextFile
@@ -119,26 +119,35 @@ class Service:
         """Attach, and answer until the domain is gone, new settings need a new attachment, or the end."""
         try:
             self.monitor = monitor = self._attach(info.domid, self.settings.traps, self.settings.deadline)
-            with monitor:
-                self._lines = AnsweredLines(info.domid, info.name)
-                self._session = session = Session(
-                    monitor, wanted=self._is_wanted, observers=[self._turn], enforce=self.enforce
-                )
-                session.decide = chain(self.policies.policies, monitor.guest)
-                self.totals.begin(session.summary)
-                self._since = monotonic()
-                _log.info(
-                    "watching %s: %s", called(info), ", ".join(trap.text for trap in self.settings.traps)
-                )
-                if self._stopping:
-                    session.stop()
-                session.run()
+            set_up(self.policies.policies, monitor.guest)
+            try:
+                with monitor:
+                    self._answer_all(info, monitor)
+            finally:
+                tear_down(self.policies.policies)
         except (DomainGoneError, NoSuchDomainError) as gone:
             _log.info("%s; waiting for it", gone.what)
         finally:
             self._session = self.monitor = None
             self.totals.end()
             self._next_report = 0.0
+
+    def _answer_all(self, info: DomainInfo, monitor: Monitor) -> None:
+        self._lines = AnsweredLines(info.domid, info.name)
+        self._session = session = Session(
+            monitor,
+            guest=monitor.guest,
+            wanted=self._is_wanted,
+            observers=[self._turn],
+            enforce=self.enforce,
+        )
+        session.decide = chain(self.policies.policies, monitor.guest)
+        self.totals.begin(session.summary)
+        self._since = monotonic()
+        _log.info("watching %s: %s", called(info), ", ".join(trap.text for trap in self.settings.traps))
+        if self._stopping:
+            session.stop()
+        session.run()
 
     def _wait(self) -> None:
         """Let a second pass, or until somebody asks something."""
@@ -268,14 +277,21 @@ class Service:
         """Put settings in force; what can fail comes first."""
         if settings.name != self.settings.name:
             raise UsageError("domain.name has changed", why="a service keeps its domain: start another one")
+        old, session, monitor = self.policies.policies, self._session, self.monitor
         again = False
-        if self.monitor is not None:
-            again = settings.deadline != self.settings.deadline or not self.monitor.rearm(settings.traps)
+        if session is not None and monitor is not None:
+            set_up(policies.policies, monitor.guest)
+            try:
+                again = settings.deadline != self.settings.deadline or not monitor.rearm(settings.traps)
+            except BaseException:
+                tear_down(policies.policies)
+                raise
         self.settings, self.policies, self._textfile = settings, policies, textfile
         self._wanted = asked_for(settings.traps)
         self._set_mode(enforce=settings.config.policy.mode == "enforce")
-        if self._session is not None and self.monitor is not None:
-            self._session.decide = chain(policies.policies, self.monitor.guest)
+        if session is not None and monitor is not None:
+            session.decide = chain(policies.policies, monitor.guest)
+            tear_down(old)
             if again:
                 self._attach_anew()
 

@@ -129,6 +129,10 @@ class Library:
         """Libc's munmap: 0, or -1 with `errno` set."""
         return int(self._libc.munmap(self.ffi.cast("void *", address), length))
 
+    def bytes_at(self, address: int, length: int) -> bytes:
+        """A copy of memory of this process, a mapped page for instance."""
+        return bytes(self.ffi.buffer(self.ffi.cast("char *", address), length))
+
     @property
     def errno(self) -> int:
         """What the last call of this thread left in errno."""

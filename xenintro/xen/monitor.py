@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property
-from time import monotonic
+from time import monotonic, monotonic_ns, time_ns
 from typing import TYPE_CHECKING
 
 from xenintro import legality
@@ -20,6 +20,7 @@ from xenintro.xen.guard import DEFAULT_DEADLINE, InjectTarget, check_deadline
 from xenintro.xen.injection import inject
 from xenintro.xen.journal import Journal
 from xenintro.xen.keeper import Watcher, address_of
+from xenintro.xen.memory import LiveMemory
 from xenintro.xen.occupied import check_unoccupied
 from xenintro.xen.preflight import check_domain, check_traps, helper_traps, needs_steps, ring_interface
 from xenintro.xen.rearming import Exchange
@@ -85,7 +86,11 @@ class Monitor:
         self._domid = domid
         self._watcher = watcher or Watcher()
         self.info = check_domain(xc, domid)
-        self.guest = Guest(domid, self.info.uuid, self.info.name, self.info.nr_vcpus)
+        self.guest = Guest(
+            *(domid, self.info.uuid, self.info.name, self.info.nr_vcpus),
+            LiveMemory(xc, domid),
+            offset_ns=time_ns() - monotonic_ns(),
+        )
         self.interface = ring_interface(xc)
         capabilities = xc.capabilities(domid)
         check_traps(xc, domid, traps, capabilities)

@@ -153,8 +153,8 @@ class Xc(Caller):
         """
         self._domain("xc_domain_populate_physmap_exact", domid, 1, 0, 0, self._ffi.new("xen_pfn_t *", gfn))
 
-    def map_page(self, domid: int, gfn: int) -> int:
-        """The address of a page of the domain in this process, to read and write.
+    def map_page(self, domid: int, gfn: int, protection: int = _READ_WRITE) -> int:
+        """The address of a page of the domain in this process, to read and write unless asked otherwise.
 
         The mapping stays with the page, whatever becomes of the gfn; it ends with `unmap_page` or the
         process, no child inherits it, and while it is there a dead domain cannot be freed.
@@ -162,7 +162,7 @@ class Xc(Caller):
         Raises:
             XenCallError: EINVAL: there is no page behind the gfn.
         """
-        page = self._raw("xc_map_foreign_range", domid, PAGE_SIZE, _READ_WRITE, gfn)
+        page = self._raw("xc_map_foreign_range", domid, PAGE_SIZE, protection, gfn)
         if not page:
             raise failure("xc_map_foreign_range", self.library.errno, domid)
         return int(self._ffi.cast("uintptr_t", page))
