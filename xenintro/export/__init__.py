@@ -38,9 +38,11 @@ class Options(NamedTuple):
 
     Attributes:
         force: files that exist may be replaced.
+        weight: what stacks are weighed by: how often they occurred, or how long vCPUs waited in them.
     """
 
     force: bool = False
+    weight: Literal["events", "pause"] = "events"
 
 
 class Format(NamedTuple):
@@ -63,6 +65,12 @@ class Format(NamedTuple):
 
 FORMATS: Mapping[str, Format] = {
     "jsonl": Format("one JSON object per event, as watch prints it", ".jsonl", stdout=True),
+    "sqlite": Format("a database with a table for each kind of event", ".sqlite", takes="file"),
+    "parquet": Format(
+        "a dataset directory for DuckDB, Polars, Spark, Dask", "", takes="directory", extra="parquet"
+    ),
+    "folded": Format("stacks of reason, page and rip for flamegraph.pl", ".folded", stdout=True),
+    "speedscope": Format("the same for speedscope.app", ".speedscope.json"),
     "perfetto": Format("timeline of every vCPU, for https://ui.perfetto.dev", ".pftrace"),
 }
 

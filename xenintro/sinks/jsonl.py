@@ -42,6 +42,9 @@ _NARROW = frozenset({"index", "access_flags", "paging_flags", "insn_length", "ty
 
 _COMMON_MEMBERS = 7
 
+#: What a register looks like that is not filled.
+_ZEROES = ("0x0", 0, {"limit": 0, "ar": 0})
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -101,7 +104,7 @@ def _registers(event: Event) -> dict[str, Any] | None:
         return None
     values = _reader(tuple(interface.registers.values()))(event.raw)
     for name in interface.unfilled(event.reason):
-        if values[name] == "0x0" or values[name] == 0:
+        if values[name] in _ZEROES:
             values[name] = None
     return values
 
