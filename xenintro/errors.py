@@ -105,6 +105,48 @@ class GuestReadError(XenintroError):
     """Guest memory that cannot be read."""
 
 
+class ExpressionError(PolicyError):
+    """A mistake in an expression or a template.
+
+    Attributes:
+        text: all of it.
+        offset: where the mistake begins in it, from 0.
+        length: characters that it takes, at least 1.
+        nearest: the right word for the wrong one, None where there is none.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        text: str,
+        offset: int,
+        length: int,
+        why: str = "",
+        hint: str = "",
+        nearest: str | None = None,
+    ) -> None:
+        super().__init__(what, why=why, hint=hint or (f"did you mean {nearest}?" if nearest else ""))
+        self.text = text
+        self.offset = offset
+        self.length = max(1, length)
+        self.nearest = nearest
+
+    def marked(self) -> list[str]:
+        """The line with the mistake, cut to what a terminal holds, and a line that marks it."""
+        begin = self.text.rfind("\n", 0, self.offset) + 1
+        line = self.text[begin:].partition("\n")[0]
+        start = max(0, self.offset - begin - 40)
+        shown = "".join(one if one.isprintable() else " " for one in line[start : start + 76])
+        at = self.offset - begin - start
+        return [shown, " " * at + "^" + "~" * (min(self.length, max(1, len(shown) - at)) - 1)]
+
+    def lines(self) -> list[str]:
+        """As of every error, with the marked text in it."""
+        first, *rest = super().lines()
+        return [first, *(f"  {line}" for line in self.marked()), *rest]
+
+
 class DomainGoneError(XenintroError):
     """The domain was destroyed, crashed or rebooted while it was watched."""
 

@@ -1,6 +1,7 @@
 """Layouts and constants of every vm_event and mem_event interface: data, not code."""
 
 from xenintro.abi.constants import (
+    BITS,
     CAPABILITIES,
     CTRLREGS,
     DESCRIPTORS,
@@ -22,6 +23,7 @@ from xenintro.abi.interface import (
 
 __all__ = [
     "ARCHITECTURES",
+    "BITS",
     "CAPABILITIES",
     "CTRLREGS",
     "DESCRIPTORS",

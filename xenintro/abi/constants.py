@@ -92,3 +92,21 @@ MSR_NAMES = {number: name for name, number in MSRS.items()}
 TRAP_DEBUG = 1
 TRAP_INT3 = 3
 NO_ERROR_CODE = 0xFFFFFFFF
+
+#: Bits of control registers, EFER and rflags by the manuals' names (Intel SDM volume 3, 2.5; 1, 3.4.3).
+BITS = {
+    **{f"CR0_{name}": 1 << bit for name, bit in (("PE", 0), ("TS", 3), ("NE", 5), ("WP", 16), ("PG", 31))},
+    **{
+        f"CR4_{name}": 1 << bit
+        for name, bit in (
+            *(("DE", 3), ("PSE", 4), ("PAE", 5), ("MCE", 6), ("PGE", 7), ("PCE", 8), ("UMIP", 11)),
+            *(("LA57", 12), ("VMXE", 13), ("FSGSBASE", 16), ("PCIDE", 17), ("OSXSAVE", 18)),
+            *(("SMEP", 20), ("SMAP", 21), ("PKE", 22), ("CET", 23), ("PKS", 24)),
+        )
+    },
+    **{
+        f"EFER_{name}": 1 << bit
+        for name, bit in (("SCE", 0), ("LME", 8), ("LMA", 10), ("NXE", 11), ("SVME", 12))
+    },
+    **{f"RFLAGS_{name}": 1 << bit for name, bit in (("TF", 8), ("IF", 9), ("NT", 14), ("AC", 18))},
+}
