@@ -3,7 +3,7 @@
 # the reason. The lab installs what its emulators need by itself.
 set -eu
 needed=
-for package in libxen-dev xen-utils-4.17 tmux; do
+for package in libxen-dev xen-utils-4.17 tmux tshark; do
     dpkg -s "$package" >/dev/null 2>&1 || needed="$needed $package"
 done
 [ -n "$needed" ] || exit 0

@@ -213,9 +213,20 @@ def _wrong_size(raw: bytes, size: int) -> DamagedInputError:
 
 def _builder(interface: Interface, kind: type[Event], reason_code: int | None) -> _Decoder:
     """A function from a slot to an event of one kind: one unpack, one reordering, one constructor."""
+    return _assemble(interface, kind, *member_places(interface, kind, reason_code))
+
+
+def member_places(
+    interface: Interface, kind: type[Event], reason_code: int | None
+) -> tuple[dict[str, tuple[int, str]], dict[str, int | None]]:
+    """Where an event's members lie in the slot, as (offset, struct code); and those that lie nowhere.
+
+    The latter are constants of the reason (mem_event: which control register), None where the interface
+    does not tell.
+    """
     header = interface.header
     payload = interface.payloads.get(kind.reason, {})
-    sources: dict[str, tuple[int, str]] = {}  # event member -> (offset, code)
+    sources: dict[str, tuple[int, str]] = {}
     constants: dict[str, int | None] = {}
     for member in kind.__struct_fields__[2:]:
         field = header.get({"reason_code": "reason"}.get(member, member)) if member in _COMMON else None
@@ -230,7 +241,7 @@ def _builder(interface: Interface, kind: type[Event], reason_code: int | None) -
             constants[member] = None
         else:
             sources[member] = (field.offset, field.code)
-    return _assemble(interface, kind, sources, constants)
+    return sources, constants
 
 
 def _assemble(
@@ -258,7 +269,7 @@ def _assemble(
         return lambda raw: build(raw, interface, *unpack(raw))
     permute: Callable[[tuple[Any, ...]], tuple[Any, ...]] = itemgetter(*order)
     if "access_flags" in kind.__struct_fields__ and interface.family == "mem_event":
-        mask = _access_mask(interface)
+        mask = access_mask(interface)
         last = len(order) - 1
 
         def masked(raw: bytes) -> Event:
@@ -269,7 +280,7 @@ def _assemble(
     return lambda raw: build(raw, interface, *permute(unpack(raw) + tail))
 
 
-def _access_mask(interface: Interface) -> int:
+def access_mask(interface: Interface) -> int:
     """Bits of mem_event's access word that the release defines; the rest is padding with stale bytes."""
     fields = interface.payloads["mem_access"].values()
     return sum(1 << field.shift for field in fields if field.bits)

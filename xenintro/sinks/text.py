@@ -122,7 +122,8 @@ class Lines:
             case IoInstruction():
                 return f"{'in' if event.is_in else 'out'}  port {event.port:#x}  {event.bytes} bytes"
             case UnknownEvent():
-                return f"reason {event.reason_code}  version {event.version}  {len(event.raw)} bytes"
+                version = "" if event.version is None else f"  version {event.version}"
+                return f"reason {event.reason_code}{version}  {len(event.raw)} bytes"
         return ""
 
 
