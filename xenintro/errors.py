@@ -163,6 +163,10 @@ class WorkerDiedError(XenintroError):
     """The process that watched ended badly; the domain was given back."""
 
 
+class CaptureError(XenintroError):
+    """A capture cannot be written any more; what was written before can be read."""
+
+
 class XenCallError(XenintroError):
     """A libxc call failed in a way that has no better class.
 

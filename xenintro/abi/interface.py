@@ -179,7 +179,6 @@ def _load(interface_id: str) -> _Data:
     return msgspec.json.decode(path.read_bytes(), type=_Data)
 
 
-@cache
 def interface(interface_id: str, arch: str = "x86_64", release: str | None = None) -> Interface:
     """The layout of an interface, by id (``vm_event-7``).
 
@@ -207,7 +206,13 @@ def interface(interface_id: str, arch: str = "x86_64", release: str | None = Non
             f"Xen {release} does not speak {interface_id}",
             why=f"{interface_id} is Xen {', '.join(data.releases)}",
         )
-    return Interface(data, arch, release)
+    return _interface(interface_id, arch, release)
+
+
+@cache
+def _interface(interface_id: str, arch: str, release: str | None) -> Interface:
+    """One object per layout, however it was asked for."""
+    return Interface(_load(interface_id), arch, release)
 
 
 def interface_of_version(version: int, arch: str = "x86_64", release: str | None = None) -> Interface | None:

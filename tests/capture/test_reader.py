@@ -1,0 +1,130 @@
+"""What was written is what is read."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.capture.making import CR3, RULE, V7, answered, batches, info_of, write_capture
+from xenintro.abi import ARCHITECTURES, INTERFACE_IDS, Interface, interface
+from xenintro.capture import Capture, CapturedPage, CaptureWriter, MemoryRead
+from xenintro.errors import DamagedInputError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from xenintro.answered import Answered
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(batches())
+def test_requests_responses_and_remarks_come_back(
+    tmp_path: Path, made: tuple[Interface, list[list[Answered]]]
+) -> None:
+    layout, written = made
+    with Capture(write_capture(tmp_path / "any.pcapng", written, layout)) as capture:
+        assert list(capture) == [one for batch in written for one in batch]
+        assert capture.damage is None
+        assert capture.interface is layout
+        assert capture.info == info_of(layout)
+        assert capture.totals is not None
+        assert capture.totals.requests == sum(map(len, written))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("abi", INTERFACE_IDS)
+def test_every_interface(tmp_path: Path, abi: str, arch: str) -> None:
+    layout = interface(abi, arch)
+    one = answered(bytes(layout.slot_size), layout)
+    with Capture(write_capture(tmp_path / "one.pcapng", [[one]], layout)) as capture:
+        assert list(capture) == [one]
+        assert (capture.interface.id, capture.interface.arch) == (abi, arch)
+
+
+def test_times_are_those_of_the_day(tmp_path: Path) -> None:
+    from msgspec.structs import replace
+
+    info = replace(info_of(), started_ns=1_790_000_000_000_000_000, monotonic_ns=5_000)
+    with CaptureWriter(tmp_path / "t.pcapng", info) as writer:
+        writer.write([answered(taken_ns=6_000, pause_ns=700)])
+    with Capture(tmp_path / "t.pcapng") as capture:
+        (one,) = capture
+    assert one.taken_ns == 1_790_000_000_000_001_000
+    assert one.pause_ns == 700
+
+
+def test_pages_and_memory(tmp_path: Path) -> None:
+    page = bytes(range(256)) * 16
+    reads = {1: [MemoryRead(0x1000, b"abc"), MemoryRead(0x2000, bytes(4096))]}
+    path = tmp_path / "all.pcapng"
+    with CaptureWriter(path, info_of()) as writer:
+        writer.page(page, 900)
+        writer.write([answered(), answered(taken_ns=1_100)], reads)
+        writer.write([answered(taken_ns=9_000)])
+    with Capture(path) as capture:
+        assert list(capture.pages) == [CapturedPage(900, page)]
+    with Capture(path) as capture:
+        seen = [(one.taken_ns, capture.reads) for one in capture]
+    assert seen == [(1_000, ()), (1_100, tuple(reads[1])), (9_000, ())]
+
+
+def test_a_request_without_a_response_is_unanswered(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "u.pcapng", [[answered()], [answered()._replace(response=b"")]])
+    with Capture(path) as capture:
+        first, second = capture
+    assert first == answered()
+    assert (second.answer, second.response, second.pause_ns) == ("unanswered", b"", None)
+
+
+def test_compressed_as_the_first_bytes_say(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    plain = write_capture(tmp_path / "plain", [[answered()]] * 50).read_bytes()
+    cut = plain[:3000], plain[3000:]
+    compress = zstandard.ZstdCompressor().compress
+    skipped = b"\x5e\x2a\x4d\x18\x04\0\0\0seek"
+    variants = {
+        "one.gz": gzip.compress(plain),
+        "members.gz": b"".join(map(gzip.compress, cut)) + bytes(512),
+        "one.zst": compress(plain),
+        "frames.zst": b"".join(map(compress, cut)) + skipped,
+    }
+    for data in variants.values():
+        (tmp_path / "unnamed").write_bytes(data)
+        with Capture(tmp_path / "unnamed") as capture:
+            assert len(list(capture)) == 50
+            assert capture.damage is None
+            assert capture.position == capture.size == len(data)
+
+
+def test_stdin(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "in.pcapng", [[answered()]] * 3)
+    code = "from xenintro.capture import Capture; c = Capture('-'); print(len([*c]), c.damage, c.totals[2])"
+    with path.open("rb") as stdin:
+        said = subprocess.run([sys.executable, "-c", code], stdin=stdin, capture_output=True, check=True)
+    assert said.stdout == b"3 None 3\n"
+
+
+def test_captures_after_each_other_are_one(tmp_path: Path) -> None:
+    older = interface("vm_event-3")
+    first = write_capture(tmp_path / "1", [[answered(rule=RULE)]]).read_bytes()
+    second = write_capture(tmp_path / "2", [[answered(bytes(older.slot_size), older)]], older).read_bytes()
+    (tmp_path / "both").write_bytes(first + second)
+    with Capture(tmp_path / "both") as capture:
+        assert [one.event.interface.id for one in capture] == ["vm_event-7", "vm_event-3"]
+        assert capture.totals is not None
+        assert capture.totals.requests == 2
+
+
+def test_what_is_no_capture(tmp_path: Path) -> None:
+    for data in (b"", b"x", b"\xd4\xc3\xb2\xa1" + bytes(20), CR3, b"\x0a\x0d\x0d\x0a"):
+        (tmp_path / "no").write_bytes(data)
+        with pytest.raises(DamagedInputError):
+            Capture(tmp_path / "no")
+    with pytest.raises(UsageError):
+        Capture(tmp_path / "missing")
+    assert V7.slot_size == len(CR3)
