@@ -20,7 +20,8 @@ for module in ("build", "auditwheel", "abi3audit"):
     pytest.importorskip(module, reason="needs the extra 'wheel'")
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+# Both wheels are built in the tree, where one build is in the other's way.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("wheel")]
 
 ROUND_TRIP = """
 import struct
