@@ -30,7 +30,7 @@ _GUESTS = {
     ],
 }
 
-#: What is killed beside the worker.
+#: What is killed beside the worker, on the faster of the two emulators.
 _OTHERS = ["supervisor", "job", "all", "all"]
 
 #: The words of xen-access and of the guest, by emulator: what freezes the guest.
