@@ -26,6 +26,8 @@ VERBS = {
     "doctor": Verb("Look", "check this host, or one domain, and say what to fix"),
     "watch": Verb("Look", "print events as they happen"),
     "decode": Verb("Look", "print the requests on a raw ring page"),
+    "inspect": Verb("Keep", "what is in a capture"),
+    "export": Verb("Keep", "turn a capture into a table, a timeline, a flame graph"),
     "serve": Verb("Operate", "run as a service for one domain"),
     "ctl": Verb("Operate", "status, reload, mode, tail of a running service"),
     "rescue": Verb("Operate", "release a domain whose watcher died"),

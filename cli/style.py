@@ -7,7 +7,17 @@ from typing import IO, Any
 
 import click
 
-from xenintro.hues import hue_of
+#: One hue per kind of event.
+_HUES = {
+    "mem_access": "blue",
+    "write_ctrlreg": "magenta",
+    "mov_to_msr": "yellow",
+    "software_breakpoint": "green",
+    "debug_exception": "green",
+    "singlestep": "green",
+    "descriptor_access": "cyan",
+    "unknown": "red",
+}
 
 
 class Style:
@@ -31,7 +41,7 @@ class Style:
 
     def event(self, text: str, reason: str) -> str:
         """An event's name in the hue of its kind."""
-        return self._paint(text, fg=hue_of(reason))
+        return self._paint(text, fg=_HUES.get(reason, "bright_black"))
 
     def dim(self, text: str) -> str:
         """What matters least on a line."""

@@ -29,10 +29,10 @@ def summary_lines(
         return format_ns(nanoseconds).replace("µ", style.micro)
 
     seconds = summary.duration_ns / 1e9
-    events = _grouped(summary.events)
-    rate = _grouped(round(summary.events / seconds)) if seconds else "0"
+    events = grouped(summary.events)
+    rate = grouped(round(summary.events / seconds)) if seconds else "0"
     took = duration(summary.duration_ns)
-    shown = "" if summary.shown == summary.events else f" ({_grouped(summary.shown)} shown)"
+    shown = "" if summary.shown == summary.events else f" ({grouped(summary.shown)} shown)"
     lines = ["", f"{name}  {took}   {events} events{shown}   {rate}/s   {unanswered} unanswered"]
     if not summary.events:
         return lines
@@ -41,20 +41,21 @@ def summary_lines(
     for reason, pauses in by_count:
         times = (pauses.percentile(50), pauses.percentile(99), pauses.max)
         cells = "".join(f"{duration(value):>10}" for value in times)
-        lines.append(f"  {style.event(f'{reason:<20}', reason)}{_grouped(pauses.count):>10}  {cells}")
+        lines.append(f"  {style.event(f'{reason:<20}', reason)}{grouped(pauses.count):>10}  {cells}")
     guest_ns = summary.duration_ns * nr_vcpus
     lines.append(
         f"  guest paused {duration(summary.paused_ns)} of {duration(guest_ns)} of vCPU time"
         f" ({100 * summary.paused_ns / guest_ns:.1f} %)"
     )
     if summary.deadline_missed:
-        missed = f"{_grouped(summary.deadline_missed)} requests waited for the deadline"
+        missed = f"{grouped(summary.deadline_missed)} requests waited for the deadline"
         lines.append(f"  {missed} ({duration(deadline * 1e9)}) and were allowed")
     if summary.policy_errors:
         decisions = "decision" if summary.policy_errors == 1 else "decisions"
-        lines.append(f"  {_grouped(summary.policy_errors)} {decisions} failed; those events were allowed")
+        lines.append(f"  {grouped(summary.policy_errors)} {decisions} failed; those events were allowed")
     return lines
 
 
-def _grouped(number: int) -> str:
+def grouped(number: int) -> str:
+    """A number in groups of three digits."""
     return f"{number:,}".replace(",", " ")

@@ -11,6 +11,9 @@ PAGE_SHIFT = 12
 U64_MAX = (1 << 64) - 1
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES = {"b": 1, **{f"{one}b": 1000**at for at, one in enumerate("kmgt", 1)}}
+_BYTES |= {f"{one}ib": 1024**at for at, one in enumerate("kmgt", 1)}
+_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?([kmgt]?i?b)", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|ms|s|m|h)?")
 
 
@@ -47,6 +50,31 @@ def parse_duration(text: str) -> float:
             hint="for instance 30s or 500ms",
         )
     return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def parse_size(text: str) -> int:
+    """Read ``100MB``, ``1.5 GiB``; returns bytes.
+
+    Raises:
+        UsageError: not a size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or match[2].lower() not in _BYTES:
+        raise UsageError(
+            f"not a size: {text!r}",
+            why="expected a number with a unit: B, kB, MB, GB, or KiB, MiB, GiB",
+            hint="for instance 100MB",
+        )
+    return int(float(match[1]) * _BYTES[match[2].lower()])
+
+
+def format_size(size: float) -> str:
+    """Bytes with a unit and about three digits: ``512 B``, ``57.1 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.1f} {unit}" if size < 99.95 and unit != "B" else f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
 
 
 def format_ns(nanoseconds: float) -> str:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 #: Requests that wait for their responses, and bytes of memory that was read for them; then they are given up.
 _MOST_OPEN, _MOST_READ = 4096, 64 << 20
 
+#: A packet id that is further on than this is damaged, or another program's.
+_MOST_MISSING = 1 << 24
+
 #: Bytes of a packet block before its packet, and of all that is no packet in it.
 _PACKET_HEAD = 20
 
@@ -71,6 +74,7 @@ class Capture:
         info: what the capture says of itself.
         interface: the layout of its slots.
         reads: guest memory that was read to decide on the request that was given last.
+        missing: requests that were recorded and are not there, by the packet ids that were read.
         totals: what the writer counted; None before the end, or if it did not come to closing the file.
 
     Raises:
@@ -90,6 +94,8 @@ class Capture:
         self._open: deque[_Open] = deque()
         self._by_id: dict[tuple[int, int], _Open] = {}
         self._read_bytes = 0
+        self._next_id: dict[int, int] = {}
+        self.missing = 0
         self.reads: tuple[MemoryRead, ...] = ()
         self.totals: CaptureTotals | None = None
         try:
@@ -114,6 +120,11 @@ class Capture:
     def size(self) -> int | None:
         """Bytes of the file; None if it is a pipe."""
         return self._stream.size
+
+    @property
+    def compression(self) -> str | None:
+        """``gzip``, ``zstd``, or None if it is not compressed."""
+        return self._stream.compression
 
     @property
     def position(self) -> int:
@@ -201,6 +212,7 @@ class Capture:
             self._section = Section(block)
             self._blocks.interfaces = 0
             self._by_id.clear()
+            self._next_id.clear()
         elif block.kind == blocks.INTERFACE_DESCRIPTION:
             self._section.describe(block)
             self._blocks.interfaces += 1
@@ -273,10 +285,21 @@ class Capture:
         if packet_id is None:
             request.done = True
             return
+        self._count_missing(number, packet_id)
         before = self._by_id.get((number, packet_id))
         if before is not None:
             before.done = True
         self._by_id[number, packet_id] = request
+
+    def _count_missing(self, number: int, packet_id: int) -> None:
+        """Packet ids are counted from one request to the next; not all of them come in their order."""
+        expected = self._next_id.setdefault(number, packet_id)
+        ahead = packet_id - expected
+        if -_MOST_OPEN <= ahead < 0:
+            self.missing = max(0, self.missing - 1)
+        elif ahead <= _MOST_MISSING:
+            self.missing += max(0, ahead)
+            self._next_id[number] = packet_id + 1
 
     def _response(
         self, number: int, packet_id: int | None, data: bytes, time_ns: int, texts: list[str]

@@ -65,6 +65,11 @@ class Stream:
             self._magic, self._new = ZSTD, _zstd()
         self._frame: _Decompressor | None = None
 
+    @property
+    def compression(self) -> str | None:
+        """``gzip``, ``zstd``, or None."""
+        return {GZIP: "gzip", ZSTD: "zstd"}.get(self._magic)
+
     def read(self) -> bytes:
         """The next bytes, uncompressed; none at the end."""
         while self._need(1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from xenintro.export.columns import has_registers
+from xenintro.export.code import code_address
 from xenintro.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def stacks(info: CaptureInfo, events: Iterable[Answered]) -> list[Stack]:
     counts: dict[tuple[str, int | str], list[int]] = {}
     for answered in events:
         event = answered.event
-        key: tuple[str, int | str] = (event.reason, _instruction(answered))
+        address = code_address(event)
+        key: tuple[str, int | str] = (event.reason, UNKNOWN if address is None else address)
         count = counts.get(key)
         if count is None:
             if len(counts) >= _MOST:
@@ -47,14 +48,6 @@ def stacks(info: CaptureInfo, events: Iterable[Answered]) -> list[Stack]:
             counts.items(), key=lambda item: (item[0][0], str(item[0][1]))
         )
     ]
-
-
-def _instruction(answered: Answered) -> int | str:
-    event = answered.event
-    if not has_registers(event):
-        return UNKNOWN
-    value = event.registers.get("rip" if event.interface.arch == "x86_64" else "pc")
-    return value if isinstance(value, int) else UNKNOWN
 
 
 def _frames(instruction: int | str) -> tuple[str, ...]:
