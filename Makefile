@@ -42,9 +42,11 @@ format: $(STAMP) ## let ruff format and fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-fuzz: $(STAMP) ## fuzz the decoder for FUZZ_SECONDS (60)
+fuzz: $(STAMP) ## fuzz everything that parses for FUZZ_SECONDS (60) each
 	@$(BIN)/python -m pip install -q atheris
-	@$(BIN)/python tests/fuzz/fuzz_decode.py -max_total_time=$(FUZZ_SECONDS)
+	@for target in tests/fuzz/fuzz_*.py; do \
+	    $(BIN)/python $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
 
 KILLS ?= 1000
 
