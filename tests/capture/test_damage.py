@@ -8,7 +8,7 @@ import pytest
 
 from tests.capture.making import RULE, answered, write_capture
 from xenintro.abi import interface
-from xenintro.capture import Capture
+from xenintro.capture import Capture, CaptureInfo, CaptureWriter
 from xenintro.errors import DamagedInputError
 
 if TYPE_CHECKING:
@@ -60,3 +60,25 @@ def test_every_byte(tmp_path: Path, whole: bytes, mask: int) -> None:
         if at >= first_packet:
             assert sum(one in WRITTEN for one in records) >= len(WRITTEN) - 1
             assert damage is None or damage.hint == "what could be read was read"
+
+
+def test_times_that_cannot_be(tmp_path: Path) -> None:
+    late = answered(bytes(SMALL.slot_size), SMALL, taken_ns=1 << 63)
+    early = answered(bytes(SMALL.slot_size), SMALL, taken_ns=5, pause_ns=-1)
+    with CaptureWriter(tmp_path / "one", CaptureInfo(abi=SMALL.id)) as writer:
+        writer.write([late])
+        writer.write([early])
+    records, damage = read(tmp_path / "again", (tmp_path / "one").read_bytes())
+    assert [(one.taken_ns, one.answer) for one in records] == [(5, "unanswered")]
+    assert damage is not None
+    assert "after 2262, and " in str(damage.why)
+
+
+def test_an_info_of_a_time_that_cannot_be_is_not_believed(tmp_path: Path) -> None:
+    never = 1 << 63
+    info = CaptureInfo(abi=SMALL.id, domain="tiny", events="cr3", started_ns=never, monotonic_ns=never)
+    with CaptureWriter(tmp_path / "one", info) as writer:
+        writer.write([WRITTEN[0]])
+    with Capture(tmp_path / "one") as capture:
+        assert capture.info == CaptureInfo(abi=SMALL.id, domain="tiny")  # what the interface says
+        assert list(capture) == [WRITTEN[0]]

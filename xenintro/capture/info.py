@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+#: A time in nanoseconds: not before the epoch, and in 64 bits.
+_Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class CaptureInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +44,8 @@ class CaptureInfo(msgspec.Struct, frozen=True, kw_only=True):
     policies: dict[str, str] = {}
     mode: str | None = None
     deadline: float | None = None
-    started_ns: int = 0
-    monotonic_ns: int = 0
+    started_ns: _Nanoseconds = 0
+    monotonic_ns: _Nanoseconds = 0
     version: str = ""
     os: str = ""
     command: tuple[str, ...] = ()

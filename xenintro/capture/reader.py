@@ -43,6 +43,9 @@ _MOST_OPEN, _MOST_READ = 4096, 64 << 20
 #: A packet id that is further on than this is damaged, or another program's.
 _MOST_MISSING = 1 << 24
 
+#: The end of time, for who keeps nanoseconds in 64 bits: the year 2262.
+_MOST_NS = (1 << 63) - 1
+
 #: Bytes of a packet block before its packet, and of all that is no packet in it.
 _PACKET_HEAD = 20
 
@@ -227,6 +230,8 @@ class Capture:
         if any(len(said.get(code, b"")) != 8 for code in wanted):
             return
         started, ended = (high << 32 | low for high, low in (time(said[code]) for code in wanted[:2]))
+        if ended > _MOST_NS or started > ended:
+            raise ValueError("totals of a time that cannot be")
         lost = said.get(blocks.ISB_IFDROP, bytes(8))
         totals = CaptureTotals(
             started, ended, u64(said[blocks.ISB_IFRECV])[0], u64(lost)[0] if len(lost) == 8 else 0
@@ -262,6 +267,8 @@ class Capture:
             return None
         data = body[_PACKET_HEAD : _PACKET_HEAD + size]
         time_ns = (high << 32 | low) * described.multiplier // described.divisor + described.offset
+        if not 0 <= time_ns <= _MOST_NS:
+            raise ValueError("a packet before 1970, or after 2262")
         if described.link_type == PAGES:
             if size != PAGE_SIZE:
                 raise ValueError(f"a ring page of {size} bytes")
@@ -311,6 +318,8 @@ class Capture:
         event = request.event
         if len(data) != event.interface.slot_size:
             raise ValueError(f"a response of {len(data)} bytes")
+        if time_ns < request.taken_ns:
+            raise ValueError("a response before its request")
         answer, rule, would, late = remark(texts)
         request.answered = Answered(event, answer, data, request.taken_ns, time_ns, rule, would, late)
         request.done = True
