@@ -11,7 +11,7 @@ from xenintro.capture.contents import Contents, Said
 from xenintro.capture.reader import Capture
 from xenintro.sinks import jsonl
 from xenintro.sinks.slotdump import SlotDump
-from xenintro_cli import options
+from xenintro_cli import dissector, options
 from xenintro_cli.contents import answer_text, content_lines, content_record, duration, printable
 from xenintro_cli.output import terminal_width, write, write_lines
 from xenintro_cli.progress import with_progress
@@ -31,6 +31,7 @@ _AT_ONCE = 512
 @click.option(
     "--raw", is_flag=True, help="Print every request and response as bytes, with their names beside."
 )
+@dissector.options
 @options.output_format
 @options.color
 @options.talk
@@ -41,6 +42,7 @@ def command(file: str, raw: bool, output_format: str, color: str, quiet: bool) -
     Examples:
       xenintro inspect win10.pcapng
       xenintro inspect win10.pcapng --raw | less
+      tshark -X lua_script:$(xenintro inspect --dissector) -r win10.pcapng -Y vm_event.mov_to_msr
     """  # noqa: D301 - click takes the backspace for a mark
     if raw and output_format == "jsonl":
         raise click.UsageError("--raw is for people; programs read the capture, or export --to jsonl")
