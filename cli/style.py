@@ -7,17 +7,7 @@ from typing import IO, Any
 
 import click
 
-#: One hue per kind of event.
-_HUES = {
-    "mem_access": "blue",
-    "write_ctrlreg": "magenta",
-    "mov_to_msr": "yellow",
-    "software_breakpoint": "green",
-    "debug_exception": "green",
-    "singlestep": "green",
-    "descriptor_access": "cyan",
-    "unknown": "red",
-}
+from xenintro.hues import hue_of
 
 
 class Style:
@@ -41,7 +31,7 @@ class Style:
 
     def event(self, text: str, reason: str) -> str:
         """An event's name in the hue of its kind."""
-        return self._paint(text, fg=_HUES.get(reason, "bright_black"))
+        return self._paint(text, fg=hue_of(reason))
 
     def dim(self, text: str) -> str:
         """What matters least on a line."""

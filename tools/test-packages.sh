@@ -1,9 +1,9 @@
 #!/bin/sh
-# Debian packages that tests compare with: Xen's headers and tools. Without them those tests are skipped, with
-# the reason. The lab installs what its emulators need by itself.
+# Debian packages that tests compare with: Xen's headers and tools, Wireshark, a browser for the pictures. Without
+# them those tests are skipped, with the reason. The lab installs what its emulators need by itself.
 set -eu
 needed=
-for package in libxen-dev xen-utils-4.17 tmux tshark; do
+for package in libxen-dev xen-utils-4.17 tmux tshark chromium chromium-driver; do
     dpkg -s "$package" >/dev/null 2>&1 || needed="$needed $package"
 done
 [ -n "$needed" ] || exit 0

@@ -44,6 +44,15 @@ try:
 except NotSupportedError as error:
     print(*error.lines(), sep="\\n")
 """
+PICTURE = """
+import io
+from xenintro.capture.info import CaptureInfo
+from xenintro.export import Options
+from xenintro.export.heatmap import export
+page = io.BytesIO()
+export(CaptureInfo(abi="vm_event-7", domain="win10"), [], page, Options())
+print(page.getvalue().decode())
+"""
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
@@ -100,6 +109,14 @@ def test_it_runs(kind: str, request: pytest.FixtureRequest) -> None:
     assert where.startswith(str(installed.root))
     version = installed.wheel.name.split("-")[1]
     assert version in installed.xenintro("--version")
+
+
+@pytest.mark.parametrize("kind", ["native", "pure"])
+def test_it_has_what_pictures_are_made_of(kind: str, request: pytest.FixtureRequest) -> None:
+    installed: Installed = request.getfixturevalue(kind)
+    page = installed.python(PICTURE)
+    assert "<title>win10: pages over time</title>" in page
+    assert "class Heatmap" in page
 
 
 def test_native_wheel_is_for_every_python_and_old_libcs(native: Installed) -> None:

@@ -72,6 +72,7 @@ FORMATS: Mapping[str, Format] = {
     "folded": Format("stacks of reason, page and rip for flamegraph.pl", ".folded", stdout=True),
     "speedscope": Format("the same for speedscope.app", ".speedscope.json"),
     "perfetto": Format("timeline of every vCPU, for https://ui.perfetto.dev", ".pftrace"),
+    "heatmap": Format("pages over time, one HTML file with zoom", ".html"),
 }
 
 

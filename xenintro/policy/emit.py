@@ -27,11 +27,12 @@ from xenintro.policy.tree import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from xenintro.abi import Interface
     from xenintro.events import Event
     from xenintro.fields import Field
+    from xenintro.policy.display import Value
 
 #: So many ranges are compared one by one, more are searched.
 _FEW = 3
@@ -167,14 +168,16 @@ class Emitter:
         self.names: dict[str, Any] = {"__builtins__": {}}
         self.noted: list[Node] = []
 
-    def function(self, *nodes: Node) -> Callable[..., Any]:
-        """A function of event (or answered request) and guest: the value of a node, or a tuple of several."""
-        codes = [self.code(node) for node in nodes]
-        first = nodes[0]
-        if len(nodes) > 1:
-            result = f"({', '.join(codes)},)"
-        else:
-            result = f"({codes[0]}) is True" if first.kind == "bool" and first.absent else codes[0]
+    def condition(self, node: Node) -> Callable[..., bool]:
+        """A function of event (or answered request) and guest: whether a node holds."""
+        code = self.code(node)
+        return self._function(f"({code}) is True" if node.absent else code)
+
+    def values(self, nodes: Sequence[Node]) -> Callable[..., tuple[Value, ...]]:
+        """The same for the values of nodes."""
+        return self._function(f"({''.join(f'{self.code(node)}, ' for node in nodes)})")
+
+    def _function(self, result: str) -> Callable[..., Any]:
         subject = "answered" if self._answered else "event"
         lines = [
             f"def evaluate({subject}, guest):",

@@ -79,7 +79,7 @@ class Expression(Generic[Subject]):
         self._tree = tree
         self._answered = answered
         self._state: dict[int, Last | Rate] = {}
-        self.matches = Emitter(answered=answered, state=self._state).function(tree)
+        self.matches = Emitter(answered=answered, state=self._state).condition(tree)
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r}, {self.reason!r})"
@@ -91,8 +91,7 @@ class Expression(Generic[Subject]):
             subject: an event of its reason; for a filter, an answered request.
             guest: a `Guest`; for a filter, a `Domain`.
         """
-        result: bool = self.matches(subject, guest)
-        return result
+        return self.matches(subject, guest)
 
     def explain(self, subject: Subject, guest: Any) -> Explanation:
         """What each part of it is for an event. It counts as a call: ``prev`` and ``seen`` remember it."""
@@ -104,7 +103,7 @@ class Expression(Generic[Subject]):
             return value
 
         emitter.names["note"] = note
-        result = emitter.function(self._tree)(subject, guest)
+        result = emitter.condition(self._tree)(subject, guest)
         numbers = {id(node): number for number, node in enumerate(emitter.noted)}
         return self._explained(self._tree, values, numbers, result)
 

@@ -120,5 +120,7 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     by_case: dict[str, str] = {}
     for one in sorted(words):
         by_case.setdefault(one.lower(), one)
-    close = difflib.get_close_matches(word.lower(), by_case, n=1)
+    letters = sorted(word.lower())
+    close = [one for one in by_case if sorted(one) == letters]  # two letters swapped
+    close = close or difflib.get_close_matches(word.lower(), by_case, n=1)
     return by_case[close[0]] if close else None

@@ -77,7 +77,7 @@ class Lines:
             "time": _clock(time_ns) if time_ns is not None else "-",
             "vcpu": f"v{event.vcpu_id}",
             "event": event.reason,
-            "what": self._what(event),
+            "what": what(event, palette.arrow),
             "where": where(event),
             "answer": "-" if answer is None else answer if answer.startswith("allow") else answer.upper(),
             "pause": "-" if pause_ns is None else format_ns(pause_ns).replace("µ", palette.micro),
@@ -95,36 +95,37 @@ class Lines:
         cells["time"] = palette.dim(f"{cells['time']:{_WIDTHS['time']}}")
         cells["pause"] = palette.dim(f"{cells['pause']:>{_WIDTHS['pause']}}")
 
-    def _what(self, event: Event) -> str:
-        arrow = self._palette.arrow
-        match event:
-            case MemAccess():
-                letters = "".join(letter if letter in event.access else "-" for letter in "rwx")
-                gla = f"  gla {address(event.gla)}" if event.gla_valid else ""
-                walk = "  page walk" if event.fault_in_gpt else ""
-                return f"{letters}  gfn {event.gfn:#x}+{event.offset:03x}{gla}{walk}"
-            case WriteCtrlreg() | MovToMsr():
-                old = "?" if event.old_value is None else f"{event.old_value:#x}"
-                return f"{event.register}  {old} {arrow} {event.new_value:#x}"
-            case Cpuid():
-                return f"leaf {event.leaf:#x}  subleaf {event.subleaf:#x}"
-            case SoftwareBreakpoint() | Singlestep() | MemPaging() | MemSharing():
-                return _gfn(event.gfn)
-            case DebugException():
-                pending = "" if not event.pending_dbg else f"  pending {event.pending_dbg:#x}"
-                return f"{_gfn(event.gfn)}  type {event.type}{pending}"
-            case DescriptorAccess():
-                return f"{event.register}  {'write' if event.is_write else 'read'}"
-            case Interrupt():
-                return f"vector {event.vector:#x}  type {event.type}"
-            case Vmexit():
-                return f"exit {event.exit_reason}  qualification {event.qualification:#x}"
-            case IoInstruction():
-                return f"{'in' if event.is_in else 'out'}  port {event.port:#x}  {event.bytes} bytes"
-            case UnknownEvent():
-                version = "" if event.version is None else f"  version {event.version}"
-                return f"reason {event.reason_code}{version}  {len(event.raw)} bytes"
-        return ""
+
+def what(event: Event, arrow: str) -> str:
+    """The payload in a few words; ``arrow`` goes from an old value to the new one."""
+    match event:
+        case MemAccess():
+            letters = "".join(letter if letter in event.access else "-" for letter in "rwx")
+            gla = f"  gla {address(event.gla)}" if event.gla_valid else ""
+            walk = "  page walk" if event.fault_in_gpt else ""
+            return f"{letters}  gfn {event.gfn:#x}+{event.offset:03x}{gla}{walk}"
+        case WriteCtrlreg() | MovToMsr():
+            old = "?" if event.old_value is None else f"{event.old_value:#x}"
+            return f"{event.register}  {old} {arrow} {event.new_value:#x}"
+        case Cpuid():
+            return f"leaf {event.leaf:#x}  subleaf {event.subleaf:#x}"
+        case SoftwareBreakpoint() | Singlestep() | MemPaging() | MemSharing():
+            return _gfn(event.gfn)
+        case DebugException():
+            pending = "" if not event.pending_dbg else f"  pending {event.pending_dbg:#x}"
+            return f"{_gfn(event.gfn)}  type {event.type}{pending}"
+        case DescriptorAccess():
+            return f"{event.register}  {'write' if event.is_write else 'read'}"
+        case Interrupt():
+            return f"vector {event.vector:#x}  type {event.type}"
+        case Vmexit():
+            return f"exit {event.exit_reason}  qualification {event.qualification:#x}"
+        case IoInstruction():
+            return f"{'in' if event.is_in else 'out'}  port {event.port:#x}  {event.bytes} bytes"
+        case UnknownEvent():
+            version = "" if event.version is None else f"  version {event.version}"
+            return f"reason {event.reason_code}{version}  {len(event.raw)} bytes"
+    return ""
 
 
 def where(event: Event) -> str:
