@@ -154,7 +154,7 @@ def watch_domain(choice: Choice, xc: Xc, link: Link) -> None:
 
 
 def _run(choice: Choice, xc: Xc, monitor: Monitor, stream: LiveStream, output: Output) -> None:
-    from xenintro.policy import load, running
+    from xenintro.policy import load_all, running
     from xenintro.session import Session
 
     talk = Talk(Style.of(sys.stderr, choice.color), quiet=choice.quiet)
@@ -167,7 +167,7 @@ def _run(choice: Choice, xc: Xc, monitor: Monitor, stream: LiveStream, output: O
         limit=choice.count,
         duration=choice.duration,
     )
-    policies = [load(spec) for spec in choice.policies]
+    policies = load_all(choice.policies, monitor.interface)
     with (
         running(policies, monitor.guest) as session.decide,
         stopped_by_signals(session, stream),

@@ -88,6 +88,14 @@ class RulesError(PolicyError):
         super().__init__(first.what, why=first.why, hint=first.hint)
         self.mistakes = tuple(mistakes)
 
+    def lines(self) -> list[str]:
+        """The first mistake, and where to see the others."""
+        lines = self.mistakes[0].lines()
+        if more := len(self.mistakes) - 1:
+            path = self.what.partition(":")[0]
+            lines.append(f"  and {more} more: xenintro policy check {path}")
+        return lines
+
 
 class RuleError(PolicyError):
     """A rule that could not decide about an event, or whose answer has no effect.

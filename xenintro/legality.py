@@ -90,7 +90,8 @@ _NOT_PLAIN = frozenset({"cpuid", "privileged_call", "descriptor_access", "io_ins
 
 _U16, _U32, _U64 = 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
-_SETTABLE = {
+#: Registers that Xen takes from a response, by architecture.
+SETTABLE: Mapping[str, frozenset[str]] = {
     "x86_64": frozenset(
         f"r{name}" for name in ["ax", "bx", "cx", "dx", "sp", "bp", "si", "di", "flags", "ip"]
     )
@@ -271,7 +272,7 @@ def _deny_objection(event: Event, machine: Machine) -> str | None:
 
 def _register_objection(event: Event, response: Response) -> str | None:
     arch, registers = event.interface.arch, response.registers or {}
-    unsettable = sorted(set(registers) - _SETTABLE[arch])
+    unsettable = sorted(set(registers) - SETTABLE[arch])
     if unsettable:
         return f"Xen takes no {', '.join(unsettable)} from a response"
     if any(not 0 <= value <= _U64 for value in registers.values()):

@@ -22,12 +22,13 @@ _PLAIN = re.compile(r"[^,\]}\n#]*")
 
 
 class Place(NamedTuple):
-    """A key: its line, and the column of the first character in its string, both from 1.
+    """A key: its line, the line on which its value's text begins, and its column there, all from 1.
 
     ``column`` is None where a position in the value is none in the file: an escape or a line end in it.
     """
 
     line: int
+    text_line: int
     column: int | None = None
 
 
@@ -47,7 +48,7 @@ class Places:
         for end in range(len(path), 0, -1):
             if (place := self._places.get(path[:end])) is not None:
                 return place
-        return Place(1)
+        return Place(1, 1)
 
     def _document(self) -> None:
         text = self._text
@@ -61,7 +62,7 @@ class Places:
                 twice = text.startswith("[[", self._at)
                 self._at += 1 + twice
                 table = self._table(self._keys(), twice)
-                self._places.setdefault(table, Place(line))
+                self._places.setdefault(table, Place(line, line))
                 self._at += 1 + twice
             else:
                 self._pair(table)
@@ -76,7 +77,7 @@ class Places:
         path += (keys[-1],)
         if twice:
             number = self._tables[path] = self._tables.get(path, -1) + 1
-            self._places.setdefault(path, Place(self._line()))
+            self._places.setdefault(path, Place(self._line(), self._line()))
             path += (number,)
         return path
 
@@ -86,8 +87,8 @@ class Places:
         self._at += 1  # the equals sign
         self._skip()
         for end in range(len(table) + 1, len(path)):
-            self._places.setdefault(path[:end], Place(line))
-        self._places[path] = Place(line, self._column())
+            self._places.setdefault(path[:end], Place(line, line))
+        self._places[path] = self._place(line)
         self._value(path)
 
     def _value(self, path: Path) -> None:
@@ -102,7 +103,7 @@ class Places:
                 self._match(_PLAIN)
 
     def _element(self, path: Path) -> None:
-        self._places[path] = Place(self._line(), self._column())
+        self._places[path] = self._place(self._line())
         self._value(path)
 
     def _items(self, closing: str, item: Callable[[int], None]) -> None:
@@ -131,13 +132,15 @@ class Places:
             self._at += 1
         return tuple(keys)
 
-    def _column(self) -> int | None:
-        """Of the first character inside a string on one line without escapes."""
+    def _place(self, line: int) -> Place:
         match = _STRING.match(self._text, self._at)
-        if match is None or "\\" in match[0] or "\n" in match[0]:
-            return None
+        if match is None:
+            return Place(line, line)
         quotes = 3 if match[0].startswith(('"""', "'''")) else 1
-        return self._at + quotes - self._text.rfind("\n", 0, self._at)
+        column = self._at + quotes - self._text.rfind("\n", 0, self._at)
+        # A line end right behind three quotes belongs to them.
+        begins = line + bool(re.match(r"\r?\n", match[0][quotes:]))
+        return Place(line, begins, None if re.search(r"[\\\n]", match[0]) else column)
 
     def _skip(self) -> None:
         self._match(_BLANK)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from xenintro.errors import PolicyError
-from xenintro.policy import Policy, load
+from xenintro.policy import LIBRARY, Policy
+from xenintro.policy import load_all as load_together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,18 +25,20 @@ def load_all(patterns: Sequence[str], directory: Path) -> Loaded:
     """Load every file.
 
     Args:
-        patterns: ``FILE.py`` or ``FILE.py:NAME``; ``*`` and ``?`` match, and may match nothing.
+        patterns: as `xenintro.policy.load` takes them; ``*`` and ``?`` match files, and may match nothing.
         directory: where relative names start.
 
     Raises:
         PolicyError: a file that is not there, or not a policy.
     """
     specs = tuple(spec for pattern in patterns for spec in _expand(pattern, directory))
-    return Loaded(tuple(map(load, specs)), specs)
+    return Loaded(tuple(load_together(specs)), specs)
 
 
 def _expand(pattern: str, directory: Path) -> list[str]:
     path, colon, name = pattern.partition(":")
+    if pattern.startswith(LIBRARY) or (colon and "/" not in path and not path.endswith((".py", ".toml"))):
+        return [pattern]  # it comes with xenintro, or is a module
     full = str(directory / path)
     if glob.has_magic(path):
         return [f"{found}{colon}{name}" for found in sorted(glob.glob(full))]  # noqa: PTH207 - any path

@@ -1,0 +1,47 @@
+"""Numbers that a rule computes of an event, for its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xenintro.policy.check import Checker
+from xenintro.policy.emit import Emitter
+from xenintro.policy.scope import Scope
+from xenintro.policy.syntax import Source
+from xenintro.policy.tree import Constant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from xenintro.events import Event
+    from xenintro.guest import Guest
+    from xenintro.policy.scope import Named
+
+
+def compile_value(
+    text: str, reason: str, *, names: Mapping[str, Named] | None = None
+) -> int | Callable[[Event, Guest], int | None]:
+    """A number in the language of `xenintro.policy.expression`.
+
+    Args:
+        text: it.
+        reason: of the events that it is computed of.
+        names: constants that it may use.
+
+    Returns:
+        It, where it is always the same; else what computes it, None where a field of it is absent.
+
+    Raises:
+        ExpressionError: a mistake, and where.
+    """
+    source = Source(text)
+    tree = Checker(source, Scope(reason, answered=False, names=names or {})).number(source.parse())
+    if isinstance(tree, Constant):
+        return int(tree.value)
+    values = Emitter(answered=False, state={}).values([tree])
+
+    def compute(event: Event, guest: Guest) -> int | None:
+        value = values(event, guest)[0]
+        return value if isinstance(value, int) else None
+
+    return compute
