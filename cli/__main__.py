@@ -28,6 +28,7 @@ VERBS = {
     "decode": Verb("Look", "print the requests on a raw ring page"),
     "inspect": Verb("Keep", "what is in a capture"),
     "export": Verb("Keep", "turn a capture into a table, a timeline, a flame graph"),
+    "policy": Verb("Decide", "check, test and list rules"),
     "serve": Verb("Operate", "run as a service for one domain"),
     "ctl": Verb("Operate", "status, reload, mode, tail of a running service"),
     "rescue": Verb("Operate", "release a domain whose watcher died"),

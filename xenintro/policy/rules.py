@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xenintro.guest import Guest
+from xenintro.response import WRITES, Response
 from xenintro.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from xenintro.policy.answers import Answer
     from xenintro.policy.expression import Expression
     from xenintro.policy.template import Template
-    from xenintro.response import Response
 
 #: How much a rule matters, from the least on.
 LEVELS = ("info", "notice", "warning", "critical")
@@ -71,6 +71,12 @@ class TomlRule:
         self._guest = Guest(0, "", None, 0)
         self.judge: Callable[[Event, Guest], Verdict | None] = self._judge()
 
+    @property
+    def denies(self) -> bool:
+        """Whether it may leave a write of a control register or MSR undone."""
+        undone = not {"deny", "skip"}.isdisjoint(self.answer.name.split("+"))
+        return self.on in WRITES and (undone or self.on_error is not None)
+
     def message(self, event: Event) -> str | None:
         """What it says of an event."""
         return None if self.say is None else self.say(event, self._guest)
@@ -112,6 +118,7 @@ class RulePolicy:
         path: of the file.
         all_rules: of the file, disabled ones too.
         rules: those that are asked.
+        denies: one of them may leave a register write undone.
     """
 
     def __init__(self, path: Path, rules: Sequence[TomlRule]) -> None:
@@ -119,6 +126,7 @@ class RulePolicy:
         self.path = path
         self.all_rules = tuple(rules)
         self.rules = tuple(rule for rule in rules if rule.enabled)
+        self.denies = any(rule.denies for rule in self.rules)
 
     def set_up(self, guest: Guest) -> None:
         """Forget what was seen of another guest."""

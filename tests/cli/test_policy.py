@@ -1,0 +1,161 @@
+"""``xenintro policy``: what people see of their rules before these decide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.runner import Outcome, xenintro
+from tests.slots import make_slot
+from xenintro.abi import interface
+from xenintro.policy.spec import library
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+V7 = interface("vm_event-7")
+RULES = """
+[lists]
+syscall_msrs = ["LSTAR", "CSTAR"]
+
+[[rule]]
+name   = "freeze"
+desc   = "entry points"
+on     = "mov_to_msr"
+when   = "msr in syscall_msrs and old_value != 0 and new_value != old_value"
+answer = "deny"
+say    = "{register} becomes {new_value}"
+level  = "critical"
+
+[[rule.test]]
+event  = { msr = "lstar", old_value = 1, new_value = 2 }
+expect = "deny"
+
+[[rule]]
+name = "note"
+on   = "mov_to_msr"
+say  = "{register}"
+"""
+LSTAR = make_slot(
+    V7, 5, payload={"msr": 0xC0000082, "old_value": 1, "new_value": 2}, registers={"rip": 0x1000}, paused=True
+)
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    tmp_path.chmod(0o755)
+    path = tmp_path / "rules.toml"
+    path.write_text(RULES)
+    return path
+
+
+def policy(*args: object) -> Outcome:
+    return xenintro("policy", *map(str, args))
+
+
+def test_help_lists_the_verbs() -> None:
+    outcome = policy("--help")
+    assert outcome.code == 0
+    for verb in ("check", "test", "list"):
+        assert f"\n  {verb}" in outcome.stdout
+        assert policy(verb, "--help").code == 0
+
+
+def test_check(rules: Path) -> None:
+    outcome = policy("check", rules, "lib:hide-hypervisor")
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert outcome.stdout == f"ok  {rules}: 2 rules\nok  lib:hide-hypervisor: 2 rules\n"
+
+
+def test_check_shows_every_mistake_of_every_file(rules: Path) -> None:
+    rules.write_text(RULES.replace("old_value != 0", "old_valeu != 0").replace('"deny"', '"emulate"', 1))
+    broken = rules.with_name("broken.toml")
+    broken.write_text("[[rule]\n")
+    python = rules.with_name("broken.py")
+    python.write_text("x =\n")
+    outcome = policy("check", rules, broken, python, rules.with_name("none.toml"))
+    assert (outcome.code, outcome.stdout) == (8, "")
+    lines = outcome.stderr.splitlines()
+    assert f"error: {rules}:9:35: when: unknown name old_valeu" in lines
+    assert "  did you mean old_value?" in lines
+    assert f"error: {rules}:10: answer: emulate is no answer to mov_to_msr" in lines
+    assert f"error: {broken}:1: not TOML" in lines
+    assert f"error: a mistake in {python}, line 1" in lines
+    assert lines[-1] == "5 mistakes"
+
+
+def test_check_finds_rules_that_are_never_asked(rules: Path) -> None:
+    first, second = RULES.split("\n[[rule]]\n")[1:]
+    head = RULES.partition("[[rule]]")[0]
+    never = '[[rule]]\nname = "no"\non = "cpuid"\nwhen = "1 > 2"\n'
+    rules.write_text(f"{head}[[rule]]\n{second}\n[[rule]]\n{first}\n{never}")
+    outcome = policy("check", rules)
+    assert outcome.code == 8
+    assert "freeze is never asked" in outcome.stderr
+    assert "note on line 6 answers every mov_to_msr before it" in outcome.stderr
+    assert "no never matches" in outcome.stderr
+
+
+def test_check_for_an_interface(rules: Path) -> None:
+    rules.write_text('[[rule]]\nname = "r"\non = "mov_to_msr"\nanswer = "next-interrupt"\n')
+    assert policy("check", rules).code == 0
+    outcome = policy("check", rules, "--abi", "vm_event-1")
+    assert outcome.code == 8
+    assert "get_next_interrupt" in outcome.stderr
+
+
+def test_tests_pass_or_show_what_differs(rules: Path) -> None:
+    outcome = policy("test", rules)
+    assert outcome.code == 0
+    assert outcome.stdout == "ok    freeze  rules.toml:14  deny\n1 passed, 0 failed\n"
+    rules.write_text(
+        RULES
+        + '[[rule.test]]\nevent = { msr = "cstar", old_value = 1 }\nexpect = "none"\nrule = "other"\n'
+        + '[[rule.test]]\nevent = { msr = "star" }\nexpect = "allow"\nsay = "lstar"\n'
+        + '[[rule.test]]\nevent = { mrs = "star" }\nexpect = "allow"\n'
+        + '[[rule.test]]\nslot = "none.bin"\nexpect = "allow"\n'
+    )
+    outcome = policy("test", rules)
+    assert outcome.code == 8
+    lines = outcome.stdout.splitlines()
+    assert lines[1:6] == [
+        "FAIL  note  rules.toml:22",
+        "      answer    expected  none",
+        "                got       deny",
+        "      rule      expected  -",
+        "                got       freeze",
+    ]
+    assert "      message   expected  lstar" in lines
+    assert "                got       error: mov_to_msr has no field mrs" in lines
+    assert any("cannot read" in line and "none.bin" in line for line in lines)
+    assert lines[-1] == "1 passed, 4 failed"
+
+
+def test_tests_on_slots(rules: Path) -> None:
+    rules.with_name("lstar.bin").write_bytes(LSTAR)
+    rules.write_text(RULES + '[[rule.test]]\nslot = "lstar.bin"\nexpect = "deny"\nrule = "freeze"\n')
+    assert policy("test", rules).stdout.endswith("2 passed, 0 failed\n")
+
+
+def test_list(rules: Path) -> None:
+    outcome = policy("list", rules)
+    lines = outcome.stdout.splitlines()
+    assert lines[1].split() == ["rule", "on", "answer", "level", "desc"]
+    assert lines[2].split() == ["freeze", "mov_to_msr", "deny", "critical", "entry", "points"]
+    records = policy("list", rules, "--format", "jsonl").records
+    assert [record["rule"] for record in records] == ["freeze", "note"]
+    assert records[0]["when"].startswith("msr in syscall_msrs")
+
+
+def test_list_without_a_file_shows_the_library() -> None:
+    outcome = policy("list")
+    assert outcome.code == 0
+    for path in library():
+        assert f"lib:{path.stem}  {path}" in outcome.stdout
+
+
+def test_a_library_that_does_not_exist() -> None:
+    outcome = policy("check", "lib:hide-hypervisr")
+    assert outcome.code == 8
+    assert "did you mean lib:hide-hypervisor?" in outcome.stderr
