@@ -190,6 +190,8 @@ _FLAGS = (
     ("drop_page", "the page was dropped (paging)"),
     ("evict_fail", "the page could not be evicted (paging)"),
     ("dummy", "a request without content (paging)"),
+    ("dom_paused", "the domain waits for the answer (Xen 4.0)"),
+    ("out_of_mem", "the host has no memory left (Xen 4.0)"),
 )
 
 _COMMON = (
@@ -281,21 +283,22 @@ def plain_fields(reason: str) -> Mapping[str, Field]:
 def interfaces_of(name: str) -> tuple[str, ...]:
     """Ids of the interfaces that have a field; for a payload's field, of those that have its events."""
     field = FIELDS[name]
-    return tuple(one for one in _interfaces_with_reason(field.reason) if _has(field, one))
+    return tuple(one for one in interfaces_with(field.reason) if _has(field, one))
 
 
 def always_there(field: Field) -> bool:
     """Whether every event that can have the field has it."""
     if field.of == "registers" or field.name in _MAYBE:
         return False
-    return not field.members or interfaces_of(field.name) == _interfaces_with_reason(field.reason)
+    return not field.members or interfaces_of(field.name) == interfaces_with(field.reason)
 
 
 #: Absent for reasons of their own: no name known, no rule had a say, nobody waited.
 _MAYBE = frozenset({"domid", "domain", "would", "rule", "level", "tags", "pause_ns"})
 
 
-def _interfaces_with_reason(reason: str | None) -> tuple[str, ...]:
+def interfaces_with(reason: str | None) -> tuple[str, ...]:
+    """Ids of the interfaces that have events of a reason."""
     if reason in (None, "unknown"):
         return INTERFACE_IDS
     return tuple(
