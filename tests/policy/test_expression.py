@@ -98,6 +98,8 @@ def test_true(text: str) -> None:
         ),
         *("new_value // old_value == 0", "new_value // (new_value - 0x81) == 0", "0 < old_value < 5"),
         *(
+            "old_value == old_value",
+            "pc == dr7",
             "cpl() == 0",
             "cpl() != 0",
             "cs.ar == 0",
