@@ -82,8 +82,8 @@ def serve(layers: Layers, selection: str, *, verbosity: int = 0) -> int:
         def work(link: Link) -> int:
             with Xc(library, own_domid=own_domid) as xc:
 
-                def attach(domid: int, traps: Any, deadline: float) -> Monitor:
-                    return Monitor(xc, domid, traps, deadline=deadline, watcher=link)
+                def attach(domid: int, traps: Any, deadline: float, denying: bool) -> Monitor:
+                    return Monitor(xc, domid, traps, deadline=deadline, watcher=link, denying=denying)
 
                 Service(xc, layers, attach).run()
             return 0

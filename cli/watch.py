@@ -24,6 +24,7 @@ from xenintro_cli.talk import Talk
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from xenintro.policy import Policy
     from xenintro.supervise.link import Link
     from xenintro.xen.monitor import Monitor
     from xenintro.xen.xc import Xc
@@ -136,25 +137,42 @@ def watch(choice: Choice, selection: str, pace: int | None = None) -> int:
 
 def watch_domain(choice: Choice, xc: Xc, link: Link) -> None:
     """Watch one domain until it ends: what the worker process does."""
+    from xenintro.policy import load_all, may_deny
     from xenintro.xen.monitor import Monitor
+    from xenintro.xen.preflight import ring_interface
 
-    traps = parse_traps(choice.events)
-    monitor = Monitor(
-        xc, find_domain(xc, choice.domid, choice.name), traps, deadline=choice.deadline, watcher=link
-    )
     stream = LiveStream()
-    output = (
-        JsonOutput(monitor.info.domid, monitor.info.name, stream.write)
-        if choice.output_format == "jsonl"
-        else HumanOutput(choice.color, stream.write)
-    )
     with redirect_stdout(NeverWaiting()):  # what a policy prints is no event
-        _run(choice, xc, monitor, stream, output)
+        policies = load_all(choice.policies, ring_interface(xc))
+        denying = may_deny(policies)
+        monitor = Monitor(
+            xc,
+            find_domain(xc, choice.domid, choice.name),
+            parse_traps(choice.events),
+            deadline=choice.deadline,
+            watcher=link,
+            denying=choice.enforce and denying,
+        )
+        if denying and not choice.enforce:
+            monitor.note_denials()
+        output = (
+            JsonOutput(monitor.info.domid, monitor.info.name, stream.write)
+            if choice.output_format == "jsonl"
+            else HumanOutput(choice.color, stream.write)
+        )
+        _run(choice, xc, monitor, policies, stream, output)
     stream.finish()
 
 
-def _run(choice: Choice, xc: Xc, monitor: Monitor, stream: LiveStream, output: Output) -> None:
-    from xenintro.policy import load_all, running
+def _run(
+    choice: Choice,
+    xc: Xc,
+    monitor: Monitor,
+    policies: list[Policy],
+    stream: LiveStream,
+    output: Output,
+) -> None:
+    from xenintro.policy import running
     from xenintro.session import Session
 
     talk = Talk(Style.of(sys.stderr, choice.color), quiet=choice.quiet)
@@ -167,7 +185,6 @@ def _run(choice: Choice, xc: Xc, monitor: Monitor, stream: LiveStream, output: O
         limit=choice.count,
         duration=choice.duration,
     )
-    policies = load_all(choice.policies, monitor.interface)
     with (
         running(policies, monitor.guest) as session.decide,
         stopped_by_signals(session, stream),

@@ -167,6 +167,8 @@ def _injection_objection(event: Event, response: Response, trap: Injection) -> s
         return "traps can be injected on x86 only"
     if response.reinject:
         return "one trap at a time: Xen keeps one per vCPU"
+    if event.reason == "interrupt":
+        return "Xen drops a trap that is injected while another is about to be delivered"
     if trap.vector not in _VECTORS.get(trap.type, ()):
         return f"no trap of type {trap.type} has vector {trap.vector}"
     has_code = trap.type == EXCEPTION and trap.vector in WITH_ERROR_CODE

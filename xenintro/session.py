@@ -250,7 +250,7 @@ class Session:
                 self._failed(errors[0])
             if response is None or response.name == ALLOWED.name:
                 return None, rule, True
-            self._source.check(event, response)
+            self._source.check(event, response, sent=self.enforce)
         except (Exception, SystemExit, GeneratorExit, PolicyInterrupted) as error:
             self._deciding = False
             self._failed(error if rule is None else RuleError(rule.name, error))

@@ -57,8 +57,13 @@ class EventSource(Protocol):
     def requests(self) -> Iterator[Request]:
         """Every request that is there now. Each must be answered before the next is taken."""
 
-    def check(self, event: Event, response: Response) -> None:
+    def check(self, event: Event, response: Response, *, sent: bool = True) -> None:
         """Pass an answer that has the effect it names here.
+
+        Args:
+            event: the request.
+            response: the answer.
+            sent: it will be sent; else it is only noted, and may need what is armed for answers that are.
 
         Raises:
             IllegalResponseError: see `xenintro.legality`.

@@ -87,7 +87,7 @@ class _PageSource:
     def prepare(self, event: Event, response: Response | None) -> Response:
         return allow(event) if response is None else response
 
-    def check(self, event: Event, response: Response) -> None:
+    def check(self, event: Event, response: Response, *, sent: bool = True) -> None:
         """Never called: the policy lets everything happen."""
 
     def put(self, response: bytes) -> bool:

@@ -337,3 +337,30 @@ def _ended(pid: int) -> None:
 def _seen(service: Daemon, reason: str) -> int:
     count: int = service.ask("stats")["reasons"].get(reason, {}).get("count", 0)
     return count
+
+
+def test_enforcing_arms_what_denials_need(tmp_path: Path) -> None:
+    """Not before: from then on a register write waits for its answer."""
+    deny = "from xenintro.response import Response\ndef decide(event, guest):\n    return Response.deny()\n"
+    (tmp_path / "deny.py").write_text(deny)
+    with daemon(tmp_path, CONFIG + "[policy]\nfiles = ['deny.py']\n") as service:
+        service.ready()
+        state = service.host.simulation.control
+        assert not state("state")["control_registers"]
+        assert service.ask("mode", "enforce")["mode"] == "enforce"
+        assert state("state")["control_registers"]
+        assert service.stop().code == 0
+        service.host.assert_untouched()
+
+
+def test_enforcing_is_refused_where_writes_cannot_be_denied(tmp_path: Path) -> None:
+    (tmp_path / "may.py").write_text("def decide(event, guest):\n    return None\n")
+    with daemon(tmp_path, CONFIG + "[policy]\nfiles = ['may.py']\n") as service:
+        service.ready()
+        service.host.simulation.control("fault", fault={"call": "xencall1", "errno": "EPERM"})
+        refused = service.ctl("mode", "enforce")
+        assert refused.code != 0
+        assert "register writes cannot be denied here" in refused.stderr
+        assert service.ask("status")["mode"] == "observe"
+        assert service.stop().code == 0
+        service.host.assert_untouched()

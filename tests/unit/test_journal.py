@@ -19,7 +19,18 @@ from xenintro.xen.domains import DomainInfo
 from xenintro.xen.entries import Entries
 from xenintro.xen.journal import Journal
 from xenintro.xen.statedir import holder, state_file
-from xenintro.xen.undo import UNDO, AccessRequired, Change, Pages, Steps, TrapOn, Views, change_of, undo
+from xenintro.xen.undo import (
+    UNDO,
+    AccessRequired,
+    Change,
+    Pages,
+    Steps,
+    TrapOn,
+    Views,
+    WritesWait,
+    change_of,
+    undo,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +40,7 @@ GUEST = DomainInfo(
     name="tiny",
 )
 (CR3,) = parse_traps("cr3")
-CHANGES: list[Change] = [Steps(2), TrapOn(CR3), Pages(0x10, 4), AccessRequired(), Views()]
+CHANGES: list[Change] = [Steps(2), TrapOn(CR3), Pages(0x10, 4), AccessRequired(), Views(), WritesWait()]
 
 
 @pytest.fixture(autouse=True)

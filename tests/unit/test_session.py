@@ -63,7 +63,7 @@ class Batches:
             raise XenCallError("no", call="xc_set_mem_access", errno=12)
         return allow(event) if response is None else response
 
-    def check(self, event: Event, response: Response) -> None:
+    def check(self, event: Event, response: Response, *, sent: bool = True) -> None:
         if response.name == "illegal":
             raise IllegalResponseError("not legal")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import struct
 import sys
 
@@ -9,10 +10,14 @@ from tests.contract.fake_xen import FakeXen
 from tests.unit.test_xen_domains import record
 from xenintro.errors import NotSupportedError
 from xenintro.traps import parse_traps
+from xenintro.xen import signatures
 from xenintro.xen.preflight import ring_interface
 from xenintro.xen.probe import domain, host, process
 
 pytestmark = pytest.mark.usefixtures("alone")
+
+
+_DOMCTLS = frozenset(signatures.DOMCTL_VERSION.values())
 
 
 @pytest.fixture
@@ -20,6 +25,25 @@ def alone(monkeypatch, tmp_path):
     """No xenstore, and no state of other processes."""
     monkeypatch.setenv("XENSTORED_PATH", str(tmp_path / "none"))
     monkeypatch.setenv("XENINTRO_STATE_DIR", str(tmp_path / "state"))
+
+
+def hypercalls(ffi, capabilities, versions=_DOMCTLS):
+    """What libxencall answers: to a domctl of these versions the capabilities, to others EACCES."""
+    room = ffi.new("char[]", 144)
+
+    def domctl(handle, op, address):
+        fields = struct.unpack_from("<IIHxxxxxxI", ffi.buffer(room))
+        assert (op, address, fields[0]) == (36, int(ffi.cast("uintptr_t", room)), 77)
+        if fields[1] not in versions:
+            return -1, errno.EACCES
+        struct.pack_into("<I", ffi.buffer(room), 20, capabilities)
+        return 0
+
+    return {
+        "xencall_alloc_buffer": lambda handle, size: ffi.cast("void *", room),
+        "xencall_free_buffer": lambda handle, buffer: None,
+        "xencall1": domctl,
+    }
 
 
 def fake(release=(4, 17), running=None, absent=(), interface=7, **info):
@@ -62,6 +86,7 @@ def fake(release=(4, 17), running=None, absent=(), interface=7, **info):
         "xc_hvm_param_get": store(2),
         "xc_domain_maximum_gpfn": store(0xFFFF),
         "xc_vcpu_getinfo": vcpu,
+        **hypercalls(ffi, 0x7F),
     }
     return xen, xc
 

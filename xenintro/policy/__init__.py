@@ -4,8 +4,19 @@
 that has a say wins. Whether answers are sent or only shown is the session's ``enforce``.
 """
 
-from xenintro.policy.chain import Policy, chain, running, set_up, tear_down
+from xenintro.policy.chain import Policy, chain, may_deny, running, set_up, tear_down
 from xenintro.policy.handlers import on
 from xenintro.policy.spec import LIBRARY, load, load_all
 
-__all__ = ["LIBRARY", "Policy", "chain", "load", "load_all", "on", "running", "set_up", "tear_down"]
+__all__ = [
+    "LIBRARY",
+    "Policy",
+    "chain",
+    "load",
+    "load_all",
+    "may_deny",
+    "on",
+    "running",
+    "set_up",
+    "tear_down",
+]

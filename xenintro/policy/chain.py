@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from xenintro.errors import PolicyError, RuleError, described
 from xenintro.events import EVENT_TYPES, Event
+from xenintro.response import WRITES
 from xenintro.verdict import Rule, Verdict
 
 if TYPE_CHECKING:
@@ -28,12 +29,15 @@ class Judge(Rule, Protocol):
     Attributes:
         reasons: of the events that it is asked about; None: all.
         on_error: its answer if it fails; None: the next one is asked.
+        denies: whether it may deny a register write, or skip one: the monitor must arm that (`may_deny`).
     """
 
     @property
     def reasons(self) -> frozenset[str] | None: ...  # noqa: D102
     @property
     def on_error(self) -> Response | None: ...  # noqa: D102
+    @property
+    def denies(self) -> bool: ...  # noqa: D102
 
     def judge(self, event: Event, guest: Guest) -> Verdict | None:
         """What it says of an event; None has no say, and if nobody has one the event happens."""
@@ -89,6 +93,15 @@ def chain(policies: Sequence[Policy], guest: Guest) -> Callable[[Event], Verdict
         return None
 
     return decide
+
+
+def may_deny(policies: Sequence[Policy]) -> bool:
+    """Whether one of their rules may deny a register write; where that is sent, it must be armed first."""
+    return any(
+        rule.denies and (rule.reasons is None or rule.reasons & WRITES)
+        for policy in policies
+        for rule in policy.rules
+    )
 
 
 def set_up(policies: Sequence[Policy], guest: Guest) -> None:

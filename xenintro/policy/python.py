@@ -82,6 +82,7 @@ class PythonRule:
     Attributes:
         name: of the function, or of the policy if it is all of it.
         reasons: of the events that it is asked about; None: all.
+        denies: code may answer anything, unless the function says otherwise (``function.denies = False``).
     """
 
     level: str | None = None
@@ -92,6 +93,7 @@ class PythonRule:
         self.name = name
         self._decide = decide
         self.reasons = reasons
+        self.denies = bool(getattr(decide, "denies", True))
 
     def judge(self, event: Event, guest: Guest) -> Verdict | None:
         """See `xenintro.policy.chain.Judge.judge`.

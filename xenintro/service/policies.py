@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from xenintro.errors import PolicyError
-from xenintro.policy import LIBRARY, Policy
+from xenintro.policy import LIBRARY, Policy, may_deny
 from xenintro.policy import load_all as load_together
 
 if TYPE_CHECKING:
@@ -19,6 +19,11 @@ class Loaded(NamedTuple):
 
     policies: tuple[Policy, ...] = ()
     specs: tuple[str, ...] = ()
+
+    @property
+    def denies(self) -> bool:
+        """Whether one of them may deny a register write."""
+        return may_deny(self.policies)
 
 
 def load_all(patterns: Sequence[str], directory: Path) -> Loaded:

@@ -51,7 +51,7 @@ class Service:
     Args:
         xc: an open libxc.
         layers: where settings come from, now and at every reload.
-        attach: makes the monitor of a domid, with traps and a deadline.
+        attach: makes the monitor of a domid, with traps, a deadline, and whether it denies register writes.
 
     Attributes:
         settings: in force.
@@ -68,7 +68,7 @@ class Service:
     """
 
     def __init__(
-        self, xc: Xc, layers: Layers, attach: Callable[[int, tuple[Trap, ...], float], Monitor]
+        self, xc: Xc, layers: Layers, attach: Callable[[int, tuple[Trap, ...], float, bool], Monitor]
     ) -> None:
         self.layers = layers
         self.settings, self.policies, self._textfile = self._load()
@@ -118,7 +118,12 @@ class Service:
     def _watch(self, info: DomainInfo) -> None:
         """Attach, and answer until the domain is gone, new settings need a new attachment, or the end."""
         try:
-            self.monitor = monitor = self._attach(info.domid, self.settings.traps, self.settings.deadline)
+            denies = self.policies.denies
+            self.monitor = monitor = self._attach(
+                info.domid, self.settings.traps, self.settings.deadline, self.enforce and denies
+            )
+            if denies and not self.enforce:
+                monitor.note_denials()
             set_up(self.policies.policies, monitor.guest)
             try:
                 with monitor:
@@ -243,6 +248,8 @@ class Service:
         raise UsageError("not an order of the service", why=f"it knows {', '.join(ORDERS)}")
 
     def _set_mode(self, *, enforce: bool) -> None:
+        if enforce and self.monitor is not None and self.policies.denies:
+            self.monitor.deny()
         if self._session is not None:
             self._session.enforce = enforce
         if enforce == self.enforce:
@@ -279,16 +286,22 @@ class Service:
             raise UsageError("domain.name has changed", why="a service keeps its domain: start another one")
         old, session, monitor = self.policies.policies, self._session, self.monitor
         again = False
+        enforce = settings.config.policy.mode == "enforce"
+        denying = enforce and policies.denies
         if session is not None and monitor is not None:
+            if denying:
+                monitor.check_deny(settings.traps)
             set_up(policies.policies, monitor.guest)
             try:
-                again = settings.deadline != self.settings.deadline or not monitor.rearm(settings.traps)
+                again = settings.deadline != self.settings.deadline or not monitor.rearm(
+                    settings.traps, denying=denying
+                )
             except BaseException:
                 tear_down(policies.policies)
                 raise
         self.settings, self.policies, self._textfile = settings, policies, textfile
         self._wanted = asked_for(settings.traps)
-        self._set_mode(enforce=settings.config.policy.mode == "enforce")
+        self._set_mode(enforce=enforce)
         if session is not None and monitor is not None:
             session.decide = chain(policies.policies, monitor.guest)
             tear_down(old)

@@ -10,6 +10,7 @@ from xenintro.sim import wire
 from xenintro.sim.calls import Client, find, handles, refuse
 from xenintro.sim.evtchn import Device
 from xenintro.sim.memory import MAX_GFN, RAM_PAGES
+from xenintro.sim.monitor import capabilities
 from xenintro.sim.vcpu import Injection
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _DOMCTL_VERSION = {
     (4, 22): 0x18,
 }
 _DOMCTL_MONITOR_OP = 77
-_OP_CONTROL_REGISTERS = 4
+_OP_GET_CAPABILITIES, _OP_CONTROL_REGISTERS = 2, 4
 
 
 @handles("xc_interface_open", "xendevicemodel_open", "xenforeignmemory_open", "xencall_open")
@@ -282,7 +283,7 @@ def _populate(client: Client, domid: int, count: int, order: int, flags: int) ->
 
 @handles("xencall1")
 def _hypercall(client: Client, op: int) -> wire.Result:
-    """The domctl that no libxc wraps: XEN_DOMCTL_MONITOR_OP_CONTROL_REGISTERS (4.14 on)."""
+    """XEN_DOMCTL_monitor_op, for what no libxc wraps: its MONITOR_OP_CONTROL_REGISTERS (4.14 on)."""
     machine = client.machine
     if op != _DOMCTL or len(client.data) < 24:
         raise refuse(errno.ENOSYS)
@@ -292,12 +293,17 @@ def _hypercall(client: Client, op: int) -> wire.Result:
         raise refuse(errno.EACCES)
     domain = find(machine, domid)
     (monitor_op,) = struct.unpack_from("=I", client.data, 16)
-    if command != _DOMCTL_MONITOR_OP or monitor_op != _OP_CONTROL_REGISTERS:
+    if command != _DOMCTL_MONITOR_OP:
         raise refuse(errno.ENOSYS)
     if domain.domid == 0:
         raise refuse(errno.EPERM)
-    if machine.release < (4, 14):
+    if monitor_op == _OP_GET_CAPABILITIES:
+        answer = capabilities(machine.release, machine.vendor, domain.hvm)
+        return wire.Result(0, client.data[:20] + struct.pack("=I", answer) + client.data[24:])
+    if monitor_op != _OP_CONTROL_REGISTERS or machine.release < (4, 14):
         raise refuse(errno.EOPNOTSUPP)
+    if domain.ring is None:  # without one a write waits in v->arch.vm_event, which is NULL
+        machine.rules.broke("trap-before-ring", f"domain {domain.domid}: control registers")
     domain.monitor.control_register_values = True
     return wire.Result(0, client.data)
 

@@ -165,6 +165,7 @@ class Domain:
             "dying": self.dying,
             "ring": self.ring is not None,
             "armed": self.monitor.armed(),
+            "control_registers": self.monitor.control_register_values,
             "altp2m": self.altp2m,
             "access_required": self.host.access_required,
             "default_access": self.host.default_access,

@@ -209,9 +209,7 @@ class Vcpu:
         """hvm_do_resume, then vmx_intr_assist. True if the vCPU may have been stopped in it."""
         event = self.event
         if event is not None:
-            if event.registers is not None:
-                self.regs.update(event.registers)
-                event.registers = None
+            self._take_registers(event)
             if event.emulate:
                 flags, event.emulate = event.emulate, 0
                 yield from execute.emulate(self, flags, event)
@@ -242,6 +240,15 @@ class Vcpu:
             yield from traps(self, True, "interrupt", values)
             while self.stopped:
                 yield
+            # hvm_do_resume, again: something is pending, so that another injection is dropped.
+            self.injection = None
+            if self.event is not None:
+                self._take_registers(self.event)
+
+    def _take_registers(self, event: EventState) -> None:
+        if event.registers is not None:
+            self.regs.update(event.registers)
+            event.registers = None
 
     def _stepped(self) -> Generator[None, None, None]:
         """The monitor trap flag's exit (hvm_monitor_debug, HVM_MONITOR_SINGLESTEP_BREAKPOINT)."""

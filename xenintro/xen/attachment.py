@@ -76,6 +76,7 @@ class Attachment:
         self._pauses = Pauses(xc, info.domid, journal)
         self._address: int | None = None
         self.enabled = False
+        self._ring_stays = False
         self._channel: EventChannel | None = None
         self._injector: Caller | None = None
         self.guard: Guard | None = None
@@ -257,10 +258,14 @@ class Attachment:
         Raises:
             ReleaseError: a vCPU waits for a free slot.
         """
-        if self.enabled:
+        if self.enabled and not self._ring_stays:
             tried(self._count_unanswered, [])
             self._xc.monitor_disable(self._domid)
             self.enabled = False
+
+    def keep_ring(self) -> None:
+        """Leave the ring to a rescue: `disable` and `release` do not give it up any more."""
+        self._ring_stays = True
 
     def release(self) -> list[Exception]:
         """Give everything back, in order; every step is tried. Returns what failed."""

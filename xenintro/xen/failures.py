@@ -38,6 +38,8 @@ _TRIED = {
     "xenevtchn_*": "the event channel of domain {domid} does not work",
     "xc_version": "cannot ask Xen for its version",
     "xc_vm_event_get_version": "cannot ask Xen for its vm_event version",
+    "xencall_*": "cannot open /dev/xen/privcmd for a hypercall",
+    "xencall1": "Xen refuses a domctl for domain {domid}",
     "xc_domain_pause": "cannot pause domain {domid}",
     "xc_domain_unpause": "cannot unpause domain {domid}",
     "xc_domain_getinfolist": "cannot list the domains",
@@ -178,6 +180,14 @@ MEANINGS: tuple[tuple[str, dict[int, Meaning]], ...] = (
                 "needs an HVM guest with HAP on an Intel CPU, and pages that it has ({errno} from {call})",
                 "see: xenintro doctor --domid {domid}",
             ),
+        },
+    ),
+    (
+        "xencall1",
+        {
+            codes.EACCES: Meaning(XenCallError, "it speaks another version of it ({errno})"),
+            codes.EOPNOTSUPP: Meaning(NotSupportedError, "this Xen does not know it ({errno})"),
+            codes.ENOSYS: Meaning(NotSupportedError, "this Xen does not know it ({errno})"),
         },
     ),
     (

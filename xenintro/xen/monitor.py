@@ -7,15 +7,18 @@ from functools import cached_property
 from time import monotonic, monotonic_ns, time_ns
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from xenintro import legality
 from xenintro.codec import decode
-from xenintro.errors import DomainGoneError, ReleaseError, XenintroError
+from xenintro.errors import DomainGoneError, NotSupportedError, ReleaseError, XenintroError
 from xenintro.events import Singlestep
 from xenintro.guest import Guest
 from xenintro.legality import Machine
 from xenintro.source import Missed, Request
 from xenintro.xen.arming import arm, has_singlestep
 from xenintro.xen.attachment import Attachment
+from xenintro.xen.domctl import SINCE, check_deny, defer_writes
 from xenintro.xen.guard import DEFAULT_DEADLINE, InjectTarget, check_deadline
 from xenintro.xen.injection import inject
 from xenintro.xen.journal import Journal
@@ -26,7 +29,7 @@ from xenintro.xen.preflight import check_domain, check_traps, helper_traps, need
 from xenintro.xen.rearming import Exchange
 from xenintro.xen.stepping import Stepping
 from xenintro.xen.teardown import Teardown, release_error
-from xenintro.xen.undo import Steps, change_of
+from xenintro.xen.undo import Steps, WritesWait, change_of, is_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +61,7 @@ class Monitor:
         traps: what to ask for.
         watcher: who takes over if this process dies.
         deadline: seconds after which a thread lets an event happen that nobody has answered.
+        denying: answers will be sent that deny register writes; see `deny`.
 
     Attributes:
         info: the domain as it was when attached.
@@ -79,6 +83,7 @@ class Monitor:
         *,
         watcher: Watcher | None = None,
         deadline: float = DEFAULT_DEADLINE,
+        denying: bool = False,
     ) -> None:
         check_deadline(deadline)
         self.deadline = deadline
@@ -98,7 +103,11 @@ class Monitor:
         self._helpers = helper_traps(traps, capabilities)
         self._traps = (*self._helpers, *traps)
         self._can_step = has_singlestep(capabilities)
-        self._machine = self._machine_of(self._traps)
+        self._denying = denying
+        self._deferred = False
+        self._machines: tuple[Machine, Machine] | None = None
+        if denying:
+            self.check_deny(traps)
         self._steps_from_start = needs_steps(traps)
         self._stepping = Stepping(traps, self._set_access, self._claim, can_step=self._can_step)
         self._missed: list[Missed] = []  # not shown yet
@@ -115,6 +124,8 @@ class Monitor:
         self._watcher.taking(self._domid)
         try:
             changes = [change for trap in self._traps if (change := change_of(trap)) is not None]
+            if self._must_defer(self._traps):
+                changes.append(WritesWait())
             self._journal = Journal.begin(self.info, self.interface.id, [*self._stepping_off(), *changes])
         except BaseException:
             self._watcher.released()
@@ -156,9 +167,10 @@ class Monitor:
         while (raw := take()) is not None:
             yield Request(raw, self)
 
-    def check(self, event: Event, response: Response) -> None:
+    def check(self, event: Event, response: Response, *, sent: bool = True) -> None:
         """See `xenintro.source.EventSource.check`."""
-        legality.check(event, response, self._machine)
+        machine, if_sent = self._machines or self._look_at_machines()
+        legality.check(event, response, machine if sent else if_sent)
 
     def prepare(self, event: Event, response: Response | None) -> Response:
         """See `xenintro.source.EventSource.prepare`."""
@@ -192,8 +204,12 @@ class Monitor:
         self._told_at = self._ring().ring.takes
         return missed
 
-    def rearm(self, traps: tuple[Trap, ...]) -> bool:
+    def rearm(self, traps: tuple[Trap, ...], *, denying: bool = False) -> bool:
         """Exchange the traps while the domain is watched; nothing that happens in it is missed.
+
+        Args:
+            traps: the new ones.
+            denying: from now on, see `deny`.
 
         Returns:
             False if that needs a new attachment: vCPUs step or report interrupts with the old traps or the
@@ -206,6 +222,8 @@ class Monitor:
         """
         capabilities = self._xc.capabilities(self._domid)
         check_traps(self._xc, self._domid, traps, capabilities)
+        if denying or self._denying:
+            self.check_deny(traps)
         stepping = self._stepping.with_traps(traps)
         if stepping is None or needs_steps(traps) != self._steps_from_start:
             return False
@@ -215,17 +233,78 @@ class Monitor:
         wanted = (*(trap for trap in helpers if trap.reason not in reasons), *traps)
         exchange = Exchange(self._xc, self._domid, self._traps, wanted)
         self._changes += exchange.changes
+        self._denying = self._denying or denying
+        if self._must_defer(traps):
+            self._journal.record([WritesWait()])
+            self._defer_writes()
         running = exchange.run(self._ring(), self._journal)
         self._helpers, self._traps, self._stepping = helpers, wanted, stepping
-        self._machine = self._machine_of(wanted)
+        self._machines = None
         return running
+
+    def deny(self) -> None:
+        """From now on, whatever the traps, register writes wait for answers that may deny them.
+
+        Where they do not wait anyway that holds until the domain is given back: Xen has no way back.
+
+        Raises:
+            NotSupportedError: register writes cannot be denied here.
+            XenintroError: it failed.
+        """
+        self.check_deny(self._traps)
+        self._denying = True
+        if self._must_defer(self._traps):
+            self._journal.record([WritesWait()])
+            self._defer_writes()
+
+    def check_deny(self, traps: tuple[Trap, ...]) -> None:
+        """Whether writes that these traps report can be denied. Nothing is changed.
+
+        Raises:
+            NotSupportedError: register writes cannot be denied here.
+        """
+        if self._must_defer(traps, denying=True):
+            check_deny(self._xc, self._domid)
+
+    def note_denials(self) -> None:
+        """Say it where answers that are only noted now could not be sent."""
+        try:
+            self.check_deny(self._traps)
+        except NotSupportedError as error:
+            _log.warning("the policy can be observed, not enforced: %s: %s", error.what, error.why)
 
     # Details
 
-    def _machine_of(self, traps: tuple[Trap, ...]) -> Machine:
-        return Machine(
-            singlestep=self._can_step, singlestep_armed=any(trap.reason == "singlestep" for trap in traps)
+    def _must_defer(self, traps: tuple[Trap, ...], *, denying: bool = False) -> bool:
+        """Whether a denial needs more than its flag, and it has not been done yet."""
+        wanted = (denying or self._denying) and any(map(is_write, traps))
+        return wanted and not self._deferred and self._xc.release >= SINCE
+
+    def _defer_writes(self) -> None:
+        self._changes.append(WritesWait())
+        defer_writes(self._xc, self._domid)
+        self._deferred = True
+        self._machines = None
+        _log.info("register writes wait for their answers")
+
+    def _look_at_machines(self) -> tuple[Machine, Machine]:
+        """What answers may rely on, and those that are only noted: as if they were sent."""
+        machine = Machine(
+            singlestep=self._can_step,
+            singlestep_armed=any(trap.reason == "singlestep" for trap in self._traps),
+            altp2m=self._altp2m,
+            control_registers=self._deferred,
         )
+        self._machines = machine, msgspec.structs.replace(machine, control_registers=True)
+        return self._machines
+
+    @cached_property
+    def _altp2m(self) -> bool:
+        """Whether the domain has views; nobody but its monitor switches them on or off."""
+        try:
+            return self._xc.altp2m_state(self._domid)
+        except XenintroError:  # not on this host, or not in the domain's configuration
+            return False
 
     def _start(self, attachment: Attachment) -> None:
         attachment.guarded(
@@ -237,6 +316,9 @@ class Monitor:
         attachment.drain()
         self._told_at = attachment.ring.takes
         self._changes += self._stepping_off()
+        if self._must_defer(self._traps):  # noted in the journal already
+            self._watcher.changing()
+            self._defer_writes()
         for trap in self._traps:
             # Noted before: a call that fails midway through a range of pages has changed some of them.
             if (change := change_of(trap)) is not None:

@@ -94,6 +94,11 @@ class Ring:
         """
         lib.xi_ring_init(self.native)
 
+    @property
+    def used(self) -> bool:
+        """Whether a request was ever answered on it (but for one time in 2**32)."""
+        return bool(self.native.rsp_prod_pvt)
+
     def pending(self) -> int:
         """How many requests wait to be taken.
 

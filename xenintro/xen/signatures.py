@@ -233,6 +233,12 @@ _ACCESS_INSERTED: tuple[tuple[Release, str], ...] = (((4, 20), "r_pw"),)
 #: VM_EVENT_INTERFACE_VERSION of the releases that cannot be asked (vm_event.h).
 VM_EVENT_VERSION = {(4, 6): 1, (4, 7): 1, (4, 8): 2, (4, 9): 2, (4, 10): 2, (4, 11): 3, (4, 12): 4}
 
+#: XEN_DOMCTL_INTERFACE_VERSION (domctl.h) of the releases where a domctl of our own is needed.
+DOMCTL_VERSION = {
+    (4, 14): 0x12, (4, 15): 0x13, (4, 16): 0x14, (4, 17): 0x15, (4, 18): 0x16, (4, 19): 0x17,
+    (4, 20): 0x17, (4, 21): 0x17, (4, 22): 0x18,
+}  # fmt: skip
+
 #: XEN_DOMINF_hap (domctl.h) from a release on; before the first the flag did not exist.
 _DOMINF_HAP: tuple[tuple[Release, int], ...] = (((4, 8), 1 << 9), ((4, 9), 1 << 8))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from xenintro.errors import DomainGoneError, NoSuchDomainError, ReleaseError, XenintroError
 from xenintro.xen.domains import called
-from xenintro.xen.undo import undo
+from xenintro.xen.undo import undo, writes_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 #: How long vCPUs get to apply what they were answered with before the ring goes away.
 _SETTLE_SECONDS = 0.5
+#: The same where a register write is lost with the ring.
+_WRITES_SECONDS = 5.0
 _RUN_AT_MOST = 0.02
 _RUN_STEP = 0.001
 #: How long xc_monitor_disable is tried again while it says EBUSY.
@@ -41,12 +43,13 @@ class Teardown:
         self._xc = xc
         self._attachment = attachment
         self._changes = changes
+        self._writes_wait = writes_wait(xc.release, changes)
 
     def run(self) -> list[Exception]:
         """Traps off, everything answered, ring gone, unpaused as often as paused; returns what failed."""
         attachment = self._attachment
         failures: list[Exception] = []
-        settle = attachment.drain if self._stands_still() else self._settle
+        settle = self._settle_standing if self._stands_still() else self._settle
         if attachment.enabled:
             running, still = (self._undo(paused=paused) for paused in (False, True))
             for step in (*running, attachment.pause, *still, settle, self._disable):
@@ -76,19 +79,41 @@ class Teardown:
     def _undo(self, *, paused: bool) -> list[Callable[[], None]]:
         return undo(self._xc, self._attachment.info.domid, self._changes, paused=paused)
 
+    def _settle_standing(self) -> None:
+        """Answer what is there, for vCPUs that do not run.
+
+        Raises:
+            ReleaseError: a register write of theirs would be lost with the ring, which is kept.
+        """
+        self._attachment.drain()
+        attachment = self._attachment
+        if self._writes_wait and attachment.enabled and attachment.ring.used:
+            self._keep_ring("somebody else has paused the domain")
+
     def _settle(self) -> None:
         """Answer until nothing is left, letting the vCPUs apply answers that only act when they run.
 
         xc_monitor_disable discards registers and emulation that a vCPU has not picked up, and on Xen 4.6 to
         4.13 the register write itself (985ba41f66). vCPUs that waited for a slot come to the ring only now.
         """
-        deadline = monotonic() + _SETTLE_SECONDS
+        deadline = monotonic() + (_WRITES_SECONDS if self._writes_wait else _SETTLE_SECONDS)
         quiet_rounds = 0
         while quiet_rounds < 2 and monotonic() < deadline:
             answered = self._attachment.drain()
             quiet = self._let_run() and not answered
             quiet_rounds = quiet_rounds + 1 if quiet else 0
         self._attachment.drain()
+        if quiet_rounds < 2 and self._writes_wait:
+            self._keep_ring("a vCPU does not run")
+
+    def _keep_ring(self, why: str) -> NoReturn:
+        self._attachment.keep_ring()
+        domid = self._attachment.info.domid
+        raise ReleaseError(
+            f"the monitor ring of domain {domid} is still there",
+            why=f"{why}: a register write that it has not done yet would be lost with the ring, and crash it",
+            hint=f"when it runs: xenintro rescue --domid {domid}",
+        )
 
     def _let_run(self) -> bool:
         """Let the domain run for a moment; whether every vCPU ran or has nothing to do."""

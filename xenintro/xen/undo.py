@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from xenintro.abi import CTRLREGS
 from xenintro.traps import Trap
 from xenintro.xen.arming import OPEN, SWITCHES, disarm
+from xenintro.xen.domctl import SINCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from xenintro.xen.signatures import Release
     from xenintro.xen.xc import Xc
 
     Step = Callable[[], None]
@@ -51,7 +54,11 @@ class Steps(msgspec.Struct, frozen=True, tag_field="undo", tag="single_step"):
     nr_vcpus: int
 
 
-Change = TrapOn | Pages | AccessRequired | Views | Steps
+class WritesWait(msgspec.Struct, frozen=True, tag_field="undo", tag="writes_wait"):
+    """Register writes wait for their answers. The end of the ring ends that, and loses those that wait."""
+
+
+Change = TrapOn | Pages | AccessRequired | Views | Steps | WritesWait
 
 
 class Undo(NamedTuple):
@@ -84,6 +91,7 @@ UNDO: Mapping[type, Undo] = {
     ),
     AccessRequired: Undo(lambda xc, domid, change: [partial(xc.set_access_required, domid, change.value)]),
     Views: Undo(_views),
+    WritesWait: Undo(lambda xc, domid, change: []),
     Steps: Undo(
         lambda xc, domid, change: [
             partial(xc.debug_control, domid, vcpu_id, single_step=False) for vcpu_id in range(change.nr_vcpus)
@@ -97,6 +105,24 @@ def undo(xc: Xc, domid: int, changes: Iterable[Change], *, paused: bool) -> list
     """The calls that take changes back, last change first: those for a paused domain, or the others."""
     chosen = [change for change in changes if UNDO[type(change)].paused == paused]
     return [step for change in reversed(chosen) for step in UNDO[type(change)].steps(xc, domid, change)]
+
+
+def writes_wait(release: Release, changes: Iterable[Change]) -> bool:
+    """Whether vCPUs that were answered may have register writes to do, which the end of the ring loses.
+
+    Up to Xen 4.13 every trapped write waits (985ba41f66).
+    """
+    return any(
+        isinstance(change, WritesWait)
+        or (release < SINCE and isinstance(change, TrapOn) and is_write(change.trap))
+        for change in changes
+    )
+
+
+def is_write(trap: Trap) -> bool:
+    """Whether its events are register writes that an answer can deny; those of XCR0 never are."""
+    written = trap.reason == "write_ctrlreg" and CTRLREGS[trap.index] != "xcr0"
+    return trap.sync and (written or trap.reason == "mov_to_msr")
 
 
 def change_of(trap: Trap) -> Change | None:

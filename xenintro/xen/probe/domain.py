@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from xenintro.abi import CAPABILITIES
 from xenintro.errors import XenintroError
+from xenintro.xen.domctl import check_deny
 from xenintro.xen.preflight import (
     check_domain,
     check_traps,
@@ -46,6 +47,7 @@ def findings(xc: Xc, choose: Callable[[Xc], int], traps: tuple[Trap, ...]) -> It
             yield failed(examined.__name__[1:], "domain", examined.__name__[1:], error)
     try:
         yield from _abilities(xc, info)
+        yield _deny(xc, domid)
         yield from _traps(xc, domid, traps)
     except XenintroError as error:
         yield failed("capabilities", "domain", "events", error)
@@ -90,6 +92,15 @@ def _abilities(xc: Xc, info: DomainInfo) -> Iterator[Finding]:
         return
     yield Finding("mem-access", "domain", "ok", "mem_access", "page accesses can be trapped")
     yield _altp2m(xc, info.domid)
+
+
+def _deny(xc: Xc, domid: int) -> Finding:
+    try:
+        check_deny(xc, domid)
+    except XenintroError as error:  # watching needs no denial
+        return failed("deny", "domain", "deny", error, "warn")
+    detail = "writes of control registers and MSRs can be denied"
+    return Finding("deny", "domain", "ok", "deny", detail)
 
 
 def _altp2m(xc: Xc, domid: int) -> Finding:
