@@ -64,7 +64,7 @@ class Response(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     @classmethod
     def plain(cls) -> Response:
         """Unpause the vCPU and nothing more; what that does differs by reason."""
-        return _PLAIN
+        return PLAIN
 
     @classmethod
     def allow(cls, event: Event) -> Response:
@@ -132,7 +132,7 @@ class Response(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     @classmethod
     def switch_view(cls, altp2m_idx: int) -> Response:
         """Run the vCPU in another altp2m view, the instruction included; 0 is the plain guest."""
-        return _PLAIN.in_view(altp2m_idx)
+        return PLAIN.in_view(altp2m_idx)
 
     @classmethod
     def inject(
@@ -234,7 +234,8 @@ WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21})
 WRITES = frozenset({"write_ctrlreg", "mov_to_msr"})
 
 _SET_REGISTERS = int(Flag.SET_REGISTERS)
-_PLAIN = Response(name="plain")
+#: The vCPU unpaused and nothing more.
+PLAIN = Response(name="plain")
 
 #: Lets an event happen that needs nothing more than its vCPU unpaused.
 ALLOWED = Response(name="allow")

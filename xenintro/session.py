@@ -8,15 +8,16 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from xenintro.answered import Answered
-from xenintro.codec import decode, encode
+from xenintro.codec import acknowledge, decode, encode
 from xenintro.errors import RuleError, described
-from xenintro.response import ALLOWED
+from xenintro.response import ALLOWED, PLAIN
 from xenintro.source import SourceEnded
 from xenintro.stats import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from xenintro.capture.pending import Pending
     from xenintro.events import Event
     from xenintro.guest import Guest
     from xenintro.response import Response
@@ -114,10 +115,14 @@ class Session:
             now and then while nothing happens.
         limit: stop after this many events were shown.
         duration: stop after this many seconds.
+        record: called with everything that was answered, wanted or not, at once: after the answers, and
+            before the next request is taken.
+        pending: told of every request when it is taken, and of its answer before that is sent; until it is
+            recorded.
         clock: which time it is, in nanoseconds; a capture has its own.
 
     Attributes:
-        decide, enforce: may be replaced while the session runs, by an observer for instance.
+        decide, enforce, record: may be replaced while the session runs, by an observer for instance.
         summary: what happened so far.
     """
 
@@ -132,11 +137,15 @@ class Session:
         observers: Iterable[Callable[[list[Answered]], None]] = (),
         limit: int | None = None,
         duration: float | None = None,
+        record: Callable[[list[Answered]], None] | None = None,
+        pending: Pending | None = None,
         clock: Callable[[], int] = monotonic_ns,
     ) -> None:
         self._source = source
         self.decide = decide
         self.enforce = enforce
+        self.record = record
+        self._pending = pending
         self._guest = guest
         self._wanted = wanted
         self._observers = tuple(observers)
@@ -180,55 +189,83 @@ class Session:
     def _turn(self) -> None:
         """Answer what is there, then show it."""
         until_ns = self._clock() + _BATCH_NS
-        batch = self.answer_batch()
+        batch: list[Answered] = []
         try:
+            self._answer(batch)
             # Those who wait go before those who watch: look again before anything is shown.
-            while 0 < len(batch) < _BATCH and self._clock() < until_ns:
-                more = self.answer_batch()
-                if not more:
+            while 0 < (before := len(batch)) < _BATCH and self._clock() < until_ns:
+                self._answer(batch)
+                if len(batch) == before:
                     break
-                batch += more
         finally:
             self._observe(batch)  # what was answered is shown, whatever came after it
 
     def answer_batch(self) -> list[Answered]:
-        """Answer every request that is there now, and tell Xen; only some of them if a policy is slow.
+        """Answer every request that is there now, and tell Xen; only some of them if a policy is slow."""
+        batch: list[Answered] = []
+        self._answer(batch)
+        return batch
 
-        A request that was let happen meanwhile is there without a response.
-        """
-        source, clock = self._source, self._clock
+    def drained(self, answered: list[Missed]) -> None:
+        """Count and record what was answered while the domain was given back, when nobody was asked."""
+        batch = _in_order([], self._source.missed())
+        batch += [
+            Answered(event, PLAIN.name, sent, since_ns, answered_ns, asked=False)
+            for event, sent, since_ns, answered_ns, _, _ in answered
+        ]
+        for one in batch:
+            self.summary.count(one)
+        if batch and self.record is not None:
+            self.record(batch)
+
+    def _answer(self, batch: list[Answered]) -> None:
+        """What `answer_batch` does; what was answered is in the batch whatever is raised."""
+        source, clock, pending = self._source, self._clock, self._pending
         interface = source.interface
-        batch = []
+        out: list[tuple[Event, str, bytes, int, Rule | None, str | None, bool, bool]] = []
         first_ns = 0
         try:
             for request in source.requests():
                 taken_ns = clock()
                 with request:  # whatever happens below, the vCPU runs on
+                    if pending is not None:
+                        pending.taken(request.raw, taken_ns)
                     event = decode(request.raw, interface)
                     wish, rule, asked = self._wish(event, taken_ns)
                     would: str | None = None
                     if wish is not None and not self.enforce:
                         would = wish.name
                         wish = None
-                    response = source.prepare(event, wish)
-                    sent = encode(event, response)
-                    if request.answer(sent):
-                        batch.append((event, response.name, sent, taken_ns, rule, would, False, asked))
-                    else:
-                        batch.append((event, ALLOWED.name, b"", taken_ns, None, None, True, asked))
+                    name, sent = PLAIN.name, b""
+                    try:
+                        response = source.prepare(event, wish)
+                        name, sent = response.name, encode(event, response)
+                    finally:
+                        sent = sent or acknowledge(request.raw, interface)
+                        if pending is not None:
+                            pending.answering(sent, name)
+                        if request.answer(sent):
+                            out.append((event, name, sent, taken_ns, rule, would, False, asked))
+                        else:  # `missed` tells what was sent
+                            out.append((event, ALLOWED.name, b"", taken_ns, None, None, True, asked))
                 first_ns = first_ns or taken_ns
                 if taken_ns - first_ns > _TOGETHER_NS:
                     break  # the next request will be there each time, for ever
         finally:
             sooner_ns = source.flush()
-        answered_ns = clock()
-        return [
-            Answered(
-                *(event, name, sent, taken_ns, sooner_ns if taken_ns < sooner_ns else answered_ns),
-                *(rule, would, late, asked),
-            )
-            for event, name, sent, taken_ns, rule, would, late, asked in batch
-        ]
+            answered_ns = clock()
+            answered = [
+                Answered(
+                    *(event, name, sent, taken_ns, sooner_ns if taken_ns < sooner_ns else answered_ns),
+                    *(rule, would, late, asked),
+                )
+                for event, name, sent, taken_ns, rule, would, late, asked in out
+            ]
+            if missed := source.missed():
+                answered = _in_order(answered, missed)
+            batch += answered
+            if answered and self.record is not None:
+                self.record(answered)
 
     def _wish(self, event: Event, taken_ns: int) -> tuple[Response | None, Rule | None, bool]:
         """What the policy answers, and which rule; None lets the event happen. And `Answered.asked`."""
@@ -264,8 +301,6 @@ class Session:
             self.summary.errors[error.rule] += 1
 
     def _observe(self, batch: list[Answered]) -> None:
-        if missed := self._source.missed():
-            batch = _in_order(batch, missed)
         for answered in batch:
             self.summary.count(answered)
         if self._policy_error is not None and (text := described(self._policy_error)) != self._said:

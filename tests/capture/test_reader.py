@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.capture.making import CR3, RULE, V7, answered, batches, info_of, write_capture
 from xenintro.abi import ARCHITECTURES, INTERFACE_IDS, Interface, interface
-from xenintro.capture import Capture, CapturedPage, CaptureWriter, MemoryRead
+from xenintro.capture import Capture, CapturedPage, CaptureWriter
 from xenintro.errors import DamagedInputError, UsageError
+from xenintro.guest import GuestRead
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +61,7 @@ def test_times_are_those_of_the_day(tmp_path: Path) -> None:
 
 def test_pages_and_memory(tmp_path: Path) -> None:
     page = bytes(range(256)) * 16
-    reads = {1: [MemoryRead(0x1000, b"abc"), MemoryRead(0x2000, bytes(4096))]}
+    reads = {1: [GuestRead(1_100, 0x1000, b"abc"), GuestRead(1_100, 0x2000, bytes(4096))]}
     path = tmp_path / "all.pcapng"
     with CaptureWriter(path, info_of()) as writer:
         writer.page(page, 900)

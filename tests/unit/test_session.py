@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from tests.slots import make_slot
 from xenintro.abi import Flag, Interface, interface
 from xenintro.codec import acknowledge, decode
-from xenintro.errors import AlreadyAnsweredError, DomainGoneError, IllegalResponseError, XenCallError
+from xenintro.errors import (
+    AlreadyAnsweredError,
+    CaptureError,
+    DomainGoneError,
+    IllegalResponseError,
+    XenCallError,
+)
 from xenintro.guest import Guest
 from xenintro.policy import chain
 from xenintro.policy.python import PythonPolicy, PythonRule
@@ -140,14 +146,66 @@ def test_a_failing_hypercall_still_answers() -> None:
     assert source.flushed == 2
 
 
-def test_what_was_answered_is_shown_even_if_the_next_batch_fails() -> None:
-    source = Batches([CR3], [CPUID])
-    source.prepare_fails_at = 2
-    seen: list[str] = []
-    session = Session(source, observers=[lambda batch: seen.extend(one.event.reason for one in batch)])
+def test_what_was_answered_is_shown_and_recorded_even_if_something_fails() -> None:
+    source = Batches([CR3], [CR3, CPUID, CR3])
+    source.prepare_fails_at = 3
+    seen: list[Answered] = []
+    recorded: list[Answered] = []
+    session = Session(source, observers=[seen.extend], record=recorded.extend)
     with pytest.raises(XenCallError):
         session.run()
-    assert seen == ["write_ctrlreg"]
+    assert [(one.event.reason, one.answer) for one in seen] == [
+        ("write_ctrlreg", "allow"),
+        ("write_ctrlreg", "allow"),
+        ("cpuid", "plain"),
+    ]
+    assert recorded == seen
+    assert [one.response for one in recorded] == source.answers
+
+
+def test_everything_is_recorded_before_the_next_request_is_taken() -> None:
+    source = Batches([CR3], [CPUID, CR3], [CPUID])
+    recorded: list[Answered] = []
+
+    def record(batch: list[Answered]) -> None:
+        recorded.extend(batch)
+        assert len(recorded) == len(source.taken) == source.flushed
+
+    session = Session(source, wanted=lambda event: event.reason == "cpuid", limit=1, record=record)
+    session.run()
+    assert [one.event.raw for one in recorded] == source.taken == [CR3, CPUID, CR3, CPUID]
+    assert [one.response for one in recorded] == source.answers
+
+
+def test_what_the_deadline_thread_answered_is_recorded_with_what_it_sent() -> None:
+    source = Batches([CR3, CPUID], [CR3])
+    source.late_at = {2}
+    recorded: list[Answered] = []
+    run_to_the_end(Session(source, decide=judged(lambda event: Response.deny()), record=recorded.extend))
+    assert [one.late for one in recorded] == [False, True, False]
+    assert [one.response for one in recorded] == source.answers
+
+
+def test_a_recording_that_fails_ends_the_session_with_everything_answered_and_shown() -> None:
+    source = Batches([CR3, CR3], [CR3])
+    seen: list[Answered] = []
+
+    def record(batch: list[Answered]) -> None:
+        raise CaptureError("no space")
+
+    with pytest.raises(CaptureError):
+        Session(source, record=record, observers=[seen.extend]).run()
+    assert len(seen) == source.flushed == 2
+
+
+def test_what_is_answered_on_the_way_out_is_counted_and_recorded() -> None:
+    source = Batches([CR3])
+    recorded: list[Answered] = []
+    session = Session(source, record=recorded.extend)
+    run_to_the_end(session)
+    session.drained([Missed(decode(CPUID, V7), acknowledge(CPUID, V7), 1_000, 2_000, 0, taken=True)])
+    assert session.summary.events == 2
+    assert (recorded[-1].answer, recorded[-1].asked) == ("plain", False)
 
 
 def test_observers_see_what_was_wanted_after_the_answers() -> None:

@@ -2,7 +2,7 @@
 
 from xenintro.capture.info import CaptureInfo
 from xenintro.capture.reader import Capture
-from xenintro.capture.records import CapturedPage, CaptureTotals, MemoryRead, RecordedRule
+from xenintro.capture.records import CapturedPage, CaptureTotals, RecordedRule
 from xenintro.capture.writer import CaptureWriter
 
 __all__ = [
@@ -11,6 +11,5 @@ __all__ = [
     "CaptureTotals",
     "CaptureWriter",
     "CapturedPage",
-    "MemoryRead",
     "RecordedRule",
 ]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from xenintro.answered import Answered
-    from xenintro.capture.records import MemoryRead
+    from xenintro.guest import GuestRead
 
 _SECOND_NS = 1_000_000_000
 
@@ -80,7 +80,7 @@ class Contents:
         self._silences: list[Silence] = []
         self._second, self._in_second = -1, 0
 
-    def count(self, answered: Answered, reads: tuple[MemoryRead, ...] = ()) -> None:
+    def count(self, answered: Answered, reads: tuple[GuestRead, ...] = ()) -> None:
         """Count one request, and the memory that was read for it."""
         reason = answered.event.reason
         self.reasons[reason] += 1

@@ -16,13 +16,13 @@ from xenintro.capture.records import (
     UNANSWERED,
     CapturedPage,
     CaptureTotals,
-    MemoryRead,
     remark,
 )
 from xenintro.capture.section import Section
 from xenintro.capture.stream import Stream
 from xenintro.codec import decoder
 from xenintro.errors import DamagedInputError
+from xenintro.guest import GuestRead
 from xenintro.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class _Open:
     def __init__(self, event: Event, taken_ns: int) -> None:
         self.event = event
         self.taken_ns = taken_ns
-        self.reads: list[MemoryRead] = []
+        self.reads: list[GuestRead] = []
         self.answered: Answered | None = None
         self.done = False
 
@@ -99,7 +99,7 @@ class Capture:
         self._read_bytes = 0
         self._next_id: dict[int, int] = {}
         self.missing = 0
-        self.reads: tuple[MemoryRead, ...] = ()
+        self.reads: tuple[GuestRead, ...] = ()
         self.totals: CaptureTotals | None = None
         try:
             self._begin()
@@ -320,8 +320,10 @@ class Capture:
             raise ValueError(f"a response of {len(data)} bytes")
         if time_ns < request.taken_ns:
             raise ValueError("a response before its request")
-        answer, rule, would, late = remark(texts)
-        request.answered = Answered(event, answer, data, request.taken_ns, time_ns, rule, would, late)
+        answer, rule, would, late, asked = remark(texts)
+        request.answered = Answered(
+            *(event, answer, data, request.taken_ns, time_ns), rule, would, late, asked
+        )
         request.done = True
 
     def _memory(self, packet_id: int | None, data: bytes) -> None:
@@ -329,7 +331,8 @@ class Capture:
             raise ValueError("guest memory without its address")
         request = next((one for key, one in self._by_id.items() if key[1] == packet_id), None)
         if request is not None:
-            request.reads.append(MemoryRead(int.from_bytes(data[:8], "little"), data[8:]))
+            gpa = int.from_bytes(data[:8], "little")
+            request.reads.append(GuestRead(request.taken_ns, gpa, data[8:]))
             self._read_bytes += len(data)
 
     def _ready(self, *, everything: bool = False) -> Iterator[Answered]:

@@ -20,7 +20,7 @@ SLOTS, PAGES, MEMORY = 147, 148, 149
 #: What separates words in a comment, or its values, is written as %XX in names.
 _RESERVED = re.compile(r"[\x00-\x20\x7f%,=]")
 
-_WORDS = {"rule", "level", "tags", "would", "late"}
+_WORDS = {"rule", "level", "tags", "would", "late", "unasked", "recovered"}
 
 #: What the answer of a request is called that has none in the capture.
 UNANSWERED = "unanswered"
@@ -31,13 +31,6 @@ class CapturedPage(NamedTuple):
 
     time_ns: int
     raw: bytes
-
-
-class MemoryRead(NamedTuple):
-    """Guest memory that a policy read to decide: ``data`` from guest physical address ``gpa`` on."""
-
-    gpa: int
-    data: bytes
 
 
 class CaptureTotals(NamedTuple):
@@ -75,12 +68,14 @@ class Remark(NamedTuple):
     rule: RecordedRule | None = None
     would: str | None = None
     late: bool = False
+    asked: bool = True
 
 
 def comments(answered: Answered) -> tuple[str, ...]:
     """The comments on a response: none on a plain allow, else what it is, and the rule's message."""
     rule = answered.rule
-    if rule is None and answered.would is None and not answered.late and answered.answer == ALLOWED.name:
+    plain = rule is None and answered.would is None and answered.asked and not answered.late
+    if plain and answered.answer == ALLOWED.name:
         return ()
     words = [_word(answered.answer)]
     if rule is not None:
@@ -93,8 +88,15 @@ def comments(answered: Answered) -> tuple[str, ...]:
         words.append(f"would={_word(answered.would)}")
     if answered.late:
         words.append("late")
+    if not answered.asked:
+        words.append("unasked")
     message = None if rule is None else rule.message(answered.event)
     return (" ".join(words), message) if message else (" ".join(words),)
+
+
+def recovered(answer: str) -> str:
+    """The comment on a response that was recorded after the death of who had sent it, or was about to."""
+    return f"{_word(answer)} recovered"
 
 
 def remark(texts: Sequence[str]) -> Remark:
@@ -112,7 +114,7 @@ def remark(texts: Sequence[str]) -> Remark:
             texts[1] if len(texts) > 1 else None,
         )
     would = unquote(said["would"]) if "would" in said else None
-    return Remark(unquote(name), rule, would, late="late" in said)
+    return Remark(unquote(name), rule, would, late="late" in said, asked="unasked" not in said)
 
 
 def _word(text: str) -> str:

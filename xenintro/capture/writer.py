@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from xenintro.answered import Answered
     from xenintro.capture.info import CaptureInfo
-    from xenintro.capture.records import MemoryRead
+    from xenintro.guest import GuestRead
 
 #: Nanoseconds between looks at whether the file still has a name.
 _LOOK_NS = 1_000_000_000
 
-_NOTHING: Mapping[int, Sequence[MemoryRead]] = {}
+_NOTHING: Mapping[int, Sequence[GuestRead]] = {}
 
 
 class CaptureWriter:
@@ -85,7 +85,7 @@ class CaptureWriter:
         """The packet id of the next request."""
         return self._first_id + self.requests
 
-    def write(self, batch: Sequence[Answered], reads: Mapping[int, Sequence[MemoryRead]] = _NOTHING) -> None:
+    def write(self, batch: Sequence[Answered], reads: Mapping[int, Sequence[GuestRead]] = _NOTHING) -> None:
         """Write requests and their responses, in the order of their times.
 
         Args:
@@ -145,9 +145,8 @@ class CaptureWriter:
 
     def discard(self) -> None:
         """Close and remove a file that is worth nothing."""
-        if self._fd >= 0:
-            self._close()
-            self.path.unlink(missing_ok=True)
+        self._close()
+        self.path.unlink(missing_ok=True)
 
     def _totals(self) -> bytes:
         def stamp(time_ns: int) -> bytes:
@@ -217,7 +216,9 @@ def _create(path: Path, *, force: bool) -> int:
             hint = "name another: a capture is written into a file of its own"
         raise UsageError(f"{path} exists", why="nothing is overwritten unasked", hint=hint) from error
     except OSError as error:
-        raise CaptureError(f"cannot write {path}", why=error.strerror or str(error)) from error
+        raise CaptureError(
+            f"cannot write {path}", why=error.strerror or str(error), hint="name another file"
+        ) from error
 
 
 def _header(info: CaptureInfo) -> bytes:
@@ -263,6 +264,6 @@ def _memory_packets(size: int) -> Packets:
     return Packets(2, size)
 
 
-def _memory(read: MemoryRead, time_ns: int, packet_id: int, vcpu_id: int) -> bytes:
+def _memory(read: GuestRead, time_ns: int, packet_id: int, vcpu_id: int) -> bytes:
     data = read.gpa.to_bytes(8, "little") + read.data
     return _memory_packets(len(data)).block(data, time_ns, INBOUND, packet_id, vcpu_id)

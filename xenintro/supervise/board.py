@@ -6,6 +6,8 @@ import mmap
 import struct
 from time import monotonic_ns
 
+from xenintro.capture.pending import Pending
+
 _NOTHING = 0
 
 #: The worker has begun to change the domain, or to give it back: the domain may be paused.
@@ -23,9 +25,11 @@ class Board:
 
     Attributes:
         memory: the page; its first eight bytes are for the deadline thread's beat.
+        pending: what the worker has not recorded yet.
     """
 
     def __init__(self) -> None:
+        self.pending = Pending()
         self.memory = mmap.mmap(-1, mmap.PAGESIZE)
 
     def read(self, field: str) -> int:

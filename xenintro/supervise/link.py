@@ -19,10 +19,15 @@ _KEEP_SECONDS = 5.0
 
 
 class Link(Watcher):
-    """What `xenintro.xen.monitor.Monitor` tells the supervisor."""
+    """What `xenintro.xen.monitor.Monitor` tells the supervisor.
+
+    Attributes:
+        pending: what is not recorded yet; the supervisor does that if this process dies.
+    """
 
     def __init__(self, board: Board, channel: socket.socket) -> None:
         self._board = board
+        self.pending = board.pending
         self._channel = channel
         self._channel.settimeout(_KEEP_SECONDS)
         self._asked = 0

@@ -36,6 +36,8 @@ def ended(
 ) -> int:
     """The exit code of a worker that has left nothing behind; else its domain is given back.
 
+    Then what it has answered and not recorded is.
+
     Args:
         status: as waitpid gave it.
         why: it was killed by us; empty if it was not.
@@ -48,6 +50,26 @@ def ended(
         WorkerDiedError: it ended badly, and its domain is as it was.
         ReleaseError: its domain could not be given back.
     """
+    try:
+        return _given_back(status, why, board, library, own_domid, keeper)
+    finally:
+        _record(board)
+
+
+def _record(board: Board) -> None:
+    try:
+        recovered = board.pending.recover()
+    except OSError as error:
+        _log.warning("what was answered last could not be recorded: %s", error)
+        return
+    if recovered is not None:
+        path, count = recovered
+        _log.warning("recorded what it had not: %d requests in %s", count, path)
+
+
+def _given_back(
+    status: int, why: str, board: Board, library: Library, own_domid: int, keeper: Keeper | None
+) -> int:
     code = os.waitstatus_to_exitcode(status)
     if code >= 0 and not board.attached:
         return code

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import secrets
 from functools import partial
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Protocol
 
-from xenintro.codec import acknowledge
+from xenintro.codec import acknowledge, decode
 from xenintro.errors import XenintroError
 from xenintro.ringpage import RingPage
+from xenintro.source import Missed
 from xenintro.units import PAGE_SIZE
 from xenintro.xen.caller import Caller
 from xenintro.xen.evtchn import EventChannel
@@ -58,6 +60,7 @@ class Attachment:
         info: the domain as it was when attached.
         ring: the monitor's end of the ring, initialised before anything can trap.
         enabled: the ring exists.
+        drained: what `drain` has answered.
         unanswered: requests that had no answer when the ring was given up; zero unless a step failed.
 
     Raises:
@@ -83,6 +86,7 @@ class Attachment:
         self._tell: Callable[[], None]
         self._put = 0
         self.unanswered = 0
+        self.drained: list[Missed] = []
         # Before the domain is paused: a xenstored that hangs costs a second or two.
         self._lifeline = Lifeline(xc, info)
         self._lifeline_fd: int | None = None
@@ -210,12 +214,20 @@ class Attachment:
 
     def drain(self) -> int:
         """Answer what is on the ring with the least response; returns how many there were."""
-        answered = 0
+        count, answered = 0, []
         while (raw := self.ring.take()) is not None:
-            self.put(acknowledge(raw, self.interface))
-            answered += 1
+            taken_ns = monotonic_ns()
+            sent = acknowledge(raw, self.interface)
+            if self.put(sent):
+                answered.append((raw, sent, taken_ns))
+            count += 1
         self.flush()
-        return answered
+        now_ns = monotonic_ns()
+        self.drained += [
+            Missed(decode(raw, self.interface), sent, taken_ns, now_ns, 0, taken=True)
+            for raw, sent, taken_ns in answered
+        ]
+        return count
 
     def answer_unasked(self, responses: list[bytes]) -> None:
         """Publish responses to requests that a ring before this one had. Only `release` may follow."""

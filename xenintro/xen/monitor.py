@@ -70,6 +70,7 @@ class Monitor:
         deadline: seconds.
         failures: what went wrong in giving the domain back.
         unanswered: requests without an answer then; zero unless a step failed.
+        drained: what was answered then, with nobody asked.
 
     Raises:
         NoSuchDomainError, DomainBusyError, NotSupportedError, UsageError: nothing was changed then.
@@ -119,6 +120,7 @@ class Monitor:
         self._attachment: Attachment | None = None
         self.failures: list[Exception] = []
         self.unanswered = 0
+        self.drained: list[Missed] = []
 
     def __enter__(self) -> Self:
         self._watcher.taking(self._domid)
@@ -199,9 +201,10 @@ class Monitor:
 
     def missed(self) -> list[Missed]:
         """See `xenintro.source.EventSource.missed`."""
-        self._collect()
+        if self._attachment is not None:
+            self._collect(self._guard())
+            self._told_at = self._ring().ring.takes
         missed, self._missed = self._missed, []
-        self._told_at = self._ring().ring.takes
         return missed
 
     def rearm(self, traps: tuple[Trap, ...], *, denying: bool = False) -> bool:
@@ -336,11 +339,13 @@ class Monitor:
         attachment, self._attachment = self._attachment, None
         if attachment is None:
             return
+        if attachment.guard is not None:
+            self._collect(attachment.guard)
         self._watcher.changing()
         gone = attachment.death() if isinstance(error, XenintroError) else None
         self.failures = Teardown(self._xc, attachment, self._changes).run()
         self._end_journal(clean=not self.failures)
-        self.unanswered = attachment.unanswered
+        self.unanswered, self.drained = attachment.unanswered, attachment.drained
         _log.info("released, %d requests unanswered", self.unanswered)
         if self.failures:
             raise release_error(self.info, self.failures) from error
@@ -370,9 +375,8 @@ class Monitor:
         assert guard is not None
         return guard
 
-    def _collect(self) -> None:
+    def _collect(self, guard: Guard) -> None:
         """Take over what the deadline thread has answered."""
-        guard = self._guard()
         for slot in guard.missed():
             event = decode(slot.raw, self.interface)
             sent = guard.response(slot.raw)
@@ -385,7 +389,7 @@ class Monitor:
 
     def _learn(self) -> None:
         """Before the next request is prepared: the thread may have ended a step, or answered instead."""
-        self._collect()
+        self._collect(self._guard())
         while self._unlearned:
             event, claimed = self._unlearned.pop(0)
             self._stepping.missed(event, claimed=claimed)

@@ -1,0 +1,56 @@
+"""What a capture of a watched domain says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from time import monotonic_ns, time_ns
+from typing import TYPE_CHECKING
+
+from xenintro.capture.info import CaptureInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xenintro.xen.monitor import Monitor
+
+
+def about(monitor: Monitor, xen: str, *, events: str, policies: Sequence[str], enforce: bool) -> CaptureInfo:
+    """What is known of a monitor, from now on.
+
+    Args:
+        monitor: of the domain.
+        xen: full version of Xen.
+        events: the traps.
+        policies: as the command line or the configuration names them.
+        enforce: their answers are sent.
+    """
+    domain, layout, system = monitor.info, monitor.interface, os.uname()
+    return CaptureInfo(
+        abi=layout.id,
+        arch=layout.arch,
+        release=layout.release,
+        xen=xen,
+        domid=domain.domid,
+        domain=domain.name,
+        uuid=domain.uuid,
+        nr_vcpus=domain.nr_vcpus,
+        events=events,
+        policies={spec: _sha256(spec) for spec in policies},
+        mode=("enforce" if enforce else "observe") if policies else None,
+        deadline=monitor.deadline,
+        started_ns=time_ns(),
+        monotonic_ns=monotonic_ns(),
+        version=version("xenintro"),
+        os=f"{system.sysname} {system.release}",
+        command=tuple(sys.argv),
+    )
+
+
+def _sha256(spec: str) -> str:
+    """Of the file that a policy comes from; empty if it is none."""
+    path = Path(spec if Path(spec).is_file() else spec.rpartition(":")[0])
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -1,0 +1,167 @@
+"""Compresses and removes captures in a process of its own, at the lowest priority: ``python -m`` this.
+
+On stdin a JSON line asks, on stdout one answers; at the end of stdin it does what is left, and ends. A file
+is removed only when its compressed copy is whole and on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from xenintro.capture.blocks import LARGEST, SMALLEST
+from xenintro.capture.naming import PART
+from xenintro.capture.stream import zstd_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: Bytes of a frame before it is compressed, about: who looks for something need not read all.
+_FRAME = 1 << 20
+
+#: zstd's seekable format: a skippable frame at the end says where the others are.
+_SEEK_TABLE, _SEEKABLE = 0x184D2A5E, 0x8F92EAB1
+
+
+class Order(msgspec.Struct, forbid_unknown_fields=True):
+    """What is asked: remove ``path``, or compress it into ``to``."""
+
+    path: str
+    to: str | None = None
+
+
+class Done(msgspec.Struct):
+    """What came of an order: the size of ``to``, or why it could not be."""
+
+    path: str
+    to: str | None = None
+    size: int = 0
+    error: str = ""
+
+
+def main() -> None:
+    """Do what stdin says, and say so on stdout."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it ends when who asks does
+    with suppress(OSError):
+        os.nice(19)
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("0")  # before who owns the ring
+    for line in sys.stdin.buffer:
+        done = carry_out(msgspec.json.decode(line, type=Order))
+        with suppress(BrokenPipeError):
+            os.write(1, msgspec.json.encode(done) + b"\n")
+
+
+def carry_out(order: Order) -> Done:
+    """Do one thing; what cannot be done is said, not raised."""
+    path = Path(order.path)
+    try:
+        if order.to is None:
+            path.unlink(missing_ok=True)
+            return Done(order.path)
+        return Done(order.path, order.to, pack(path, Path(order.to)))
+    except OSError as error:
+        return Done(order.path, order.to, error=error.strerror or str(error))
+
+
+def pack(path: Path, to: Path) -> int:
+    """Compress a capture, with what the end of the new name says; returns the new size.
+
+    Raises:
+        OSError: it could not be done; the capture is as it was.
+    """
+    part = to.with_name(to.name + PART)
+    part.unlink(missing_ok=True)
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with path.open("rb") as plain, os.fdopen(fd, "wb") as out:
+            (_write_zstd if to.suffix == ".zst" else _write_gzip)(_frames(plain), out)
+            out.flush()
+            os.fsync(out.fileno())
+            size = out.tell()
+        part.rename(to)
+        _sync_directory(to.parent)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    path.unlink(missing_ok=True)
+    return size
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _frames(plain: BinaryIO) -> Iterator[bytes]:
+    """The capture in pieces that end where a block ends: each can be read without the others."""
+    kept = b""
+    while data := plain.read(_FRAME):
+        kept += data
+        end = _last_end(kept)
+        if end:
+            yield kept[:end]
+            kept = kept[end:]
+    if kept:
+        yield kept
+
+
+def _last_end(data: bytes) -> int:
+    """Where the last whole block ends; all of it where there is none to be seen."""
+    at = 0
+    while len(data) - at >= SMALLEST:
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if size < SMALLEST or size > LARGEST:
+            return len(data)
+        if size > len(data) - at:
+            break
+        at += size
+    return at
+
+
+def _write_gzip(frames: Iterator[bytes], out: BinaryIO) -> None:
+    """One member per frame."""
+    for frame in frames:
+        compressor = zlib.compressobj(wbits=31)
+        out.write(compressor.compress(frame) + compressor.flush())
+
+
+def _write_zstd(frames: Iterator[bytes], out: BinaryIO) -> None:
+    """One frame per frame, and the table of them."""
+    compress, sizes = _zstd(), []
+    for frame in frames:
+        data = compress(frame)
+        out.write(data)
+        sizes.append((len(data), len(frame)))
+    table = b"".join(one.to_bytes(4, "little") + other.to_bytes(4, "little") for one, other in sizes)
+    footer = len(sizes).to_bytes(4, "little") + b"\0" + _SEEKABLE.to_bytes(4, "little")
+    length = len(table) + len(footer)
+    out.write(_SEEK_TABLE.to_bytes(4, "little") + length.to_bytes(4, "little") + table + footer)
+
+
+def _zstd() -> Callable[[bytes], bytes]:
+    module = zstd_module()
+    if module is None:
+        raise OSError("this Python has no zstd")
+    if module.__name__ == "zstandard":
+        compress: Callable[[bytes], bytes] = module.ZstdCompressor(write_checksum=True).compress
+        return compress
+    options = {module.CompressionParameter.checksum_flag: 1}
+    return lambda data: bytes(module.compress(data, options=options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The near end of the packer: asked while a guest waits, so it never waits itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import subprocess
+import sys
+from collections import deque
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from xenintro.capture.packer import Done, Order
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+
+class Packing:
+    """A process that compresses and removes files, started now and ended by `abandon`.
+
+    It is another program, not a fork: nothing of the ring, no handle of libxc is in it.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "xenintro.capture.packer"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._asks, self._says = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._asks, False)
+        os.set_blocking(self._says, False)
+        self._unsent: deque[bytes] = deque()
+        self._heard = b""
+
+    def ask(self, path: Path, to: Path | None = None) -> None:
+        """Compress a file into another, or remove it; in the order of asking."""
+        order = Order(str(path.absolute()), None if to is None else str(to.absolute()))
+        self._unsent.append(msgspec.json.encode(order) + b"\n")
+        self._send()
+
+    def turn(self) -> list[Done]:
+        """Send what was not sent yet, and give what was done; now and then, at least."""
+        self._send()
+        data = b""
+        with suppress(BlockingIOError):
+            data = os.read(self._says, 1 << 16)
+        return self._done(data)
+
+    def finish(self, patience: float | None = None) -> list[Done]:
+        """Wait until all is done, or for so many seconds; what was done since `turn` was called last.
+
+        Raises:
+            KeyboardInterrupt: `abandon` the rest; what is not compressed stays as it is.
+        """
+        until = None if patience is None else monotonic() + patience
+        done = self.turn()
+        while self._unsent and self._waited(until, self._asks, select.POLLOUT):
+            done += self.turn()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        while self._waited(until, self._says, select.POLLIN) and (data := os.read(self._says, 1 << 16)):
+            done += self._done(data)
+        return done
+
+    def _send(self) -> None:
+        try:
+            while self._unsent:
+                # A line is shorter than PIPE_BUF: it goes whole, or not at all.
+                os.write(self._asks, self._unsent[0])
+                self._unsent.popleft()
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            _log.warning("the process that compresses captures was killed: they stay as they are")
+            self._unsent.clear()
+
+    def _waited(self, until: float | None, fd: int, what: int) -> bool:
+        """Wait for a pipe; False if it takes too long, or the process is dead."""
+        poll = select.poll()
+        poll.register(fd, what)
+        left = None if until is None else max(0.0, until - monotonic()) * 1000
+        ready = poll.poll(left)
+        return bool(ready) and bool(ready[0][1] & what)
+
+    def abandon(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def _done(self, data: bytes) -> list[Done]:
+        *lines, self._heard = (self._heard + data).split(b"\n")
+        done = [msgspec.json.decode(line, type=Done) for line in lines]
+        for one in done:
+            if one.error:
+                _log.warning("cannot %s %s: %s", "compress" if one.to else "remove", one.path, one.error)
+        return done

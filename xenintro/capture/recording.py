@@ -1,0 +1,301 @@
+"""A recording: one capture after the other, the old ones compressed and removed by another process."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from datetime import UTC, datetime
+from time import monotonic, monotonic_ns, time_ns
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from xenintro.capture.naming import PART, Naming, Rotation
+from xenintro.capture.packing import Packing
+from xenintro.capture.stream import zstd_module
+from xenintro.capture.writer import CaptureWriter
+from xenintro.errors import CaptureError, NotSupportedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from xenintro.answered import Answered
+    from xenintro.capture.info import CaptureInfo
+    from xenintro.capture.packer import Done
+    from xenintro.capture.pending import Pending
+    from xenintro.guest import Guest, GuestRead
+
+_log = logging.getLogger(__name__)
+
+_NEVER = Rotation()
+
+_NO_READS: Mapping[int, list[GuestRead]] = {}
+
+
+class Recording:
+    """Writes what a session answers, into one file or a ring of files. Nothing here waits but `finish`.
+
+    Args:
+        path: of the file; its ending asks for compression when it is closed. With rotation, every name has
+            its time too.
+        rotation: when the next file begins.
+        keep: how many files there are at most.
+        pending: what is told of the file that is written, so that nothing is lost if this process is killed.
+        adopt: earlier recordings of this name belong to this one: they are compressed, counted, removed.
+        force: replace a file that is there.
+
+    Attributes:
+        size, requests: written, over all files.
+        pending: for the session: what is not written yet.
+        files: those that are there, oldest first.
+
+    Raises:
+        UsageError: there is such a file, or ``keep`` without rotation.
+        NotSupportedError: compression with zstd, and no module for that.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        rotation: Rotation = _NEVER,
+        keep: int | None = None,
+        pending: Pending | None = None,
+        adopt: bool = False,
+        force: bool = False,
+    ) -> None:
+        if keep is not None and not any(rotation):
+            raise UsageError(
+                "--keep without --rotate", why="there is only one file", hint="add --rotate 100MB"
+            )
+        self._naming = Naming.of(path, rotates=any(rotation))
+        if self._naming.compression == ".zst" and zstd_module() is None:
+            raise NotSupportedError(
+                f"cannot write {path}",
+                why="this Python has no module for zstd",
+                hint="pip install 'xenintro[zstd]', or name it .gz",
+            )
+        self._rotation, self._keep, self._force = rotation, keep, force
+        self.pending = pending
+        self._writer: CaptureWriter | None = None
+        self._packing: Packing | None = None
+        self._info: CaptureInfo | None = None
+        self._guest: Guest | None = None
+        self._closed_size = self._next_id = 0
+        self._until = 0.0
+        self.files: list[Path] = []
+        self._check_free()
+        if self._naming.compression or keep is not None or adopt:
+            self._packing = Packing()
+        if adopt:
+            self._adopt()
+
+    @property
+    def size(self) -> int:
+        """Bytes written, over all files, before they are compressed."""
+        return self._closed_size + (self._writer.size if self._writer else 0)
+
+    @property
+    def requests(self) -> int:
+        """Requests written, over all files."""
+        return self._writer.next_id if self._writer else self._next_id
+
+    @property
+    def compressed(self) -> bool:
+        """Whether files are compressed when they are closed."""
+        return bool(self._naming.compression)
+
+    def begin(self, info: CaptureInfo, guest: Guest | None = None) -> None:
+        """Open the first file; what policies read of the guest is recorded too.
+
+        Raises:
+            UsageError: it is there.
+            CaptureError: it cannot be written.
+        """
+        self._info, self._guest = info, guest
+        self._open()
+        if guest is not None:
+            guest.reads = []
+
+    def write(self, batch: list[Answered]) -> None:
+        """Record what was answered; give it to a session.
+
+        Raises:
+            CaptureError: no space, or the file was removed. What was recorded before is there.
+        """
+        if self._writer is None:
+            return
+        try:
+            self._writer.write(batch, _by_place(batch, self._guest))
+            if self.pending is not None:
+                self.pending.written(self._writer.size, self._writer.next_id)
+            if self._is_full():
+                self.rotate()
+        except CaptureError:
+            self._give_up()
+            raise
+
+    def turn(self) -> None:
+        """Begin the next file if it is time; to be called now and then.
+
+        Raises:
+            CaptureError: it cannot be written.
+        """
+        if self._writer is not None and self._is_full():
+            self.rotate()
+        if self._packing is not None:
+            self._note(self._packing.turn())
+
+    def rotate(self) -> None:
+        """Begin the next file now, if there is anything in this one.
+
+        Raises:
+            UsageError: one file was asked for.
+            CaptureError: it cannot be written.
+        """
+        if not self._naming.rotates:
+            raise UsageError("this recording is one file", why="it was begun without rotation")
+        if self._writer is not None and self._writer.requests:
+            self._close(sync=False)
+            self._open()
+
+    def pause(self, *, sync: bool = True) -> None:
+        """Close the file: the domain is not watched for now. `begin` goes on.
+
+        Raises:
+            CaptureError: it cannot be written.
+        """
+        self._close(sync=sync)
+
+    def discard(self) -> None:
+        """Remove a file that nothing was written into, because the domain could not be watched."""
+        if self._writer is not None and not self._writer.requests:
+            writer, self._writer = self._writer, None
+            self.files.remove(writer.path)
+            writer.discard()
+
+    def finish(self, patience: float | None = None) -> None:
+        """Close, and wait for what is still to be compressed, or for so many seconds.
+
+        Raises:
+            CaptureError: it cannot be written.
+            KeyboardInterrupt: nothing more is compressed; what was not is there as it was.
+        """
+        try:
+            self._close(sync=True)
+        finally:
+            self.release(patience)
+
+    def release(self, patience: float | None = None) -> None:
+        """End the process that compresses: once it has done everything, or after so many seconds."""
+        packing, self._packing = self._packing, None
+        if packing is None:
+            return
+        try:
+            self._note(packing.finish(patience))
+        finally:
+            packing.abandon()
+            for path in self.files:
+                packed = self._naming.packed(path)
+                packed.with_name(packed.name + PART).unlink(missing_ok=True)
+
+    # Details
+
+    def _give_up(self) -> None:
+        """Nothing more is written after a write has failed."""
+        if self._guest is not None:
+            self._guest.reads = None
+        with suppress(CaptureError):
+            self._close(sync=False)
+
+    def _is_full(self) -> bool:
+        size, seconds = self._rotation
+        writer = self._writer
+        return writer is not None and (
+            (size is not None and writer.size >= size) or (seconds is not None and monotonic() >= self._until)
+        )
+
+    def _open(self) -> None:
+        assert self._info is not None
+        info = replace(self._info, started_ns=time_ns(), monotonic_ns=monotonic_ns())
+        path = self._naming.next(datetime.now(UTC), self.files[-1] if self.files else None)
+        self._writer = CaptureWriter(path, info, force=self._force, first_id=self._next_id)
+        self._until = monotonic() + (self._rotation.seconds or 0.0)
+        self.files.append(path)
+        if self.pending is not None:
+            self.pending.follow(self._writer)
+        self._remove_oldest()
+
+    def _close(self, *, sync: bool) -> None:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        if self.pending is not None:
+            self.pending.follow(None)
+        try:
+            writer.close(sync=sync)
+        finally:
+            self._next_id = writer.next_id
+            self._closed_size += writer.size
+            self._pack(writer.path)
+
+    def _pack(self, path: Path) -> None:
+        if self._packing is not None and self._naming.compression:
+            self._packing.ask(path, self._naming.packed(path))
+
+    def _remove_oldest(self) -> None:
+        while self._keep is not None and len(self.files) > self._keep and self._packing is not None:
+            path = self.files.pop(0)
+            self._packing.ask(path)
+            if path.suffix != self._naming.compression:
+                self._packing.ask(self._naming.packed(path))
+
+    def _note(self, done: list[Done]) -> None:
+        """A file that was compressed has another name now."""
+        for one in done:
+            if one.to is None or one.error:
+                continue
+            for at, path in enumerate(self.files):
+                if str(path.absolute()) == one.path:
+                    self.files[at] = self._naming.packed(path)
+
+    def _check_free(self) -> None:
+        """One file: refuse before the guest is touched what would be refused in the end."""
+        if self._naming.rotates or self._force:
+            return
+        path = self._naming.next(datetime.now(UTC))
+        for taken in (path, self._naming.packed(path)):
+            if taken.exists():
+                raise UsageError(
+                    f"{taken} exists",
+                    why="nothing is overwritten unasked",
+                    hint="name another file, or: --force",
+                )
+
+    def _adopt(self) -> None:
+        """Take over what earlier runs have left: uncompressed files, and parts of compressed ones."""
+        directory = self._naming.directory
+        with suppress(OSError):
+            for part in directory.glob(f"*{PART}"):
+                part.unlink()
+        self.files = self._naming.existing()
+        for path in self.files:
+            if path.suffix == self._naming.suffix:
+                self._pack(path)
+
+
+def _by_place(batch: list[Answered], guest: Guest | None) -> Mapping[int, list[GuestRead]]:
+    """What was read of the guest, by the place of its request in the batch: the last that was taken before.
+
+    The time of one that the deadline thread has answered is when that thread saw it, which is earlier.
+    """
+    if guest is None or not guest.reads:
+        return _NO_READS
+    reads, guest.reads = guest.reads, []
+    placed: dict[int, list[GuestRead]] = {}
+    for read in reads:
+        taken_ns = read.at_ns - guest.offset_ns
+        before = [at for at, answered in enumerate(batch) if answered.taken_ns <= taken_ns]
+        placed.setdefault(before[-1] if before else 0, []).append(read)
+    return placed
