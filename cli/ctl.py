@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xenintro.errors import NoSuchDomainError, NoXenError, XenintroError
-from xenintro.units import format_ns
+from xenintro.units import format_ns, format_size
 from xenintro_cli import options
 from xenintro_cli.output import write, write_lines
 from xenintro_cli.style import Style
@@ -28,7 +28,7 @@ _name = click.option("-n", "--name", required=True, help="Domain of the service,
 
 @click.group(name="ctl")
 def command() -> None:
-    """Status, reload, mode, tail of a running service.
+    """Status, reload, mode, rotate, tail of a running service.
 
     \b
     Examples:
@@ -69,6 +69,14 @@ def reload(name: str, output_format: str) -> None:
 def mode(name: str, output_format: str, mode: str) -> None:
     """Send what policies answer, or only show it; until the next reload."""
     _print(_ask(name, "mode", mode=mode), output_format, _status_lines)
+
+
+@command.command(name="rotate")
+@_name
+@options.output_format
+def rotate(name: str, output_format: str) -> None:
+    """Begin the next file of the capture now."""
+    _print(_ask(name, "rotate"), output_format, _status_lines)
 
 
 @command.command(name="tail")
@@ -168,6 +176,10 @@ def _status_lines(status: dict[str, Any]) -> Iterator[str]:
         "config": status["config"] or "none",
         "since": status["started"] + (f", reloaded {status['reloaded']}" if status["reloaded"] else ""),
     }
+    if status["capture"]:
+        rows["capture"] = f"{status['capture']}, {format_size(status['capture_bytes'])} in all"
+    if status["capture_error"]:
+        rows["capture"] = f"none: {status['capture_error']}"
     if status["reload_error"]:
         rows["reload"] = f"failed: {status['reload_error']}"
     if status["tail_lines_dropped"]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from xenintro.capture.naming import Rotation
+from xenintro.errors import UsageError
 from xenintro.sinks.stderr import NeverWaiting
 from xenintro.units import parse_duration, parse_int
 
@@ -36,6 +39,16 @@ class Number(click.ParamType):  # type: ignore[type-arg]
         return value if isinstance(value, int) else parse_int(value)
 
 
+class Rotate(click.ParamType):  # type: ignore[type-arg]
+    """``100MB`` or ``10m``: when the next file begins."""
+
+    name = "rotation"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Rotation:
+        """When, or a usage error."""
+        return value if isinstance(value, Rotation) else Rotation.parse(value)
+
+
 xen = click.option(
     "--xen",
     "selection",
@@ -62,6 +75,21 @@ color = click.option(
 )
 
 
+#: Watched when no events are named: rare in a running guest, and possible on every x86 host.
+EVENTS = "cr0,cr3,cr4,xcr0,msr:efer,msr:star,msr:lstar,guest-request"
+
+events = click.option(
+    "-e",
+    "--events",
+    multiple=True,
+    default=[EVENTS],
+    show_default=True,
+    metavar="LIST",
+    help="What to trap, more than once if you like: cr0 cr3 cr4 xcr0 msr:NAME cpuid guest-request int3 debug "
+    "singlestep desc interrupt mem:rwx@GFN[-GFN]. Modifiers: cr4:onchange:mask=0x80, guest-request:async, "
+    "mem:w@GFN:step.",
+)
+
 #: Seconds that a vCPU waits at most, whatever a policy does.
 DEADLINE = 0.25
 
@@ -72,6 +100,36 @@ deadline = click.option(
     show_default=True,
     help="When an event is allowed if the policy has not answered it.",
 )
+
+
+def _file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and str(value) == "-":
+        raise UsageError("a capture does not go to stdout", why="it is written for good", hint="name a file")
+    return value
+
+
+write = click.option(
+    "-w",
+    "--write",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_file,
+    metavar="FILE",
+    help="Record everything that was on the ring; .gz or .zst: compressed in the end.",
+)
+force = click.option("--force", is_flag=True, help="Replace a file that is there.")
+
+
+def rotate(function: F) -> F:
+    """Adds ``--rotate`` and ``--keep``."""
+    function = click.option(
+        "--keep", type=click.IntRange(min=1), metavar="N", help="Keep the newest files; with --rotate."
+    )(function)
+    return click.option(
+        "--rotate",
+        type=Rotate(),
+        metavar="SIZE|TIME",
+        help="Begin another file after 100MB, or 10m; names get the time.",
+    )(function)
 
 
 def policy(function: F) -> F:

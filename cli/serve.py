@@ -85,7 +85,7 @@ def serve(layers: Layers, selection: str, *, verbosity: int = 0) -> int:
                 def attach(domid: int, traps: Any, deadline: float, denying: bool) -> Monitor:
                     return Monitor(xc, domid, traps, deadline=deadline, watcher=link, denying=denying)
 
-                Service(xc, layers, attach).run()
+                Service(xc, layers, attach, link.pending).run()
             return 0
 
         return supervised(library, own_domid, work, guarded)

@@ -10,51 +10,45 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from xenintro.capture.about import about
+from xenintro.capture.naming import Rotation
+from xenintro.errors import UsageError
 from xenintro.sinks.stderr import NeverWaiting
 from xenintro.traps import asked_for, parse_traps
 from xenintro_cli import options
 from xenintro_cli.ending import guarded
 from xenintro_cli.host import find_domain, libraries
 from xenintro_cli.output import HumanOutput, JsonOutput
+from xenintro_cli.recording import Keep
 from xenintro_cli.signals import ALL_ENDING, stopped_by_signals
 from xenintro_cli.stream import LiveStream
 from xenintro_cli.style import Style
 from xenintro_cli.talk import Talk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from xenintro.answered import Answered
+    from xenintro.capture.recording import Recording
     from xenintro.policy import Policy
     from xenintro.supervise.link import Link
     from xenintro.xen.monitor import Monitor
     from xenintro.xen.xc import Xc
-
-    Output = HumanOutput | JsonOutput
-
-#: Watched when no events are named: rare in a running guest, and possible on every x86 host.
-DEFAULT_EVENTS = "cr0,cr3,cr4,xcr0,msr:efer,msr:star,msr:lstar,guest-request"
-
 #: Seconds that a policy gets after the end of --duration, and again before it is interrupted.
 _GRACE = 1.0
 
 
 @click.command(name="watch")
 @options.domain
-@click.option(
-    "-e",
-    "--events",
-    multiple=True,
-    default=[DEFAULT_EVENTS],
-    show_default=True,
-    metavar="LIST",
-    help="What to trap, more than once if you like: cr0 cr3 cr4 xcr0 msr:NAME cpuid guest-request int3 debug "
-    "singlestep desc interrupt mem:rwx@GFN[-GFN]. Modifiers: cr4:onchange:mask=0x80, guest-request:async, "
-    "mem:w@GFN:step.",
-)
+@options.events
 @click.option("-c", "--count", type=click.IntRange(min=1), help="Stop after this many events.")
 @click.option("-t", "--duration", type=options.Duration(), help="Stop after this long: 30s, 500ms.")
 @options.policy
 @options.deadline
+@options.write
+@options.rotate
+@options.force
 @options.output_format
 @options.color
 @options.xen
@@ -68,6 +62,10 @@ def command(
     policy: tuple[str, ...],
     mode: str,
     deadline: float,
+    write: Path | None,
+    rotate: Rotation | None,
+    keep: int | None,
+    force: bool,
     output_format: str,
     color: str,
     selection: str,
@@ -82,6 +80,7 @@ def command(
     Examples:
       xenintro watch --domid 1 -e cr3 -c 20
       xenintro watch --name win10 -e mem:w@0x104-0x10f,msr:lstar --format jsonl
+      xenintro watch --name win10 -w win10.pcapng
     """  # noqa: D301 - click takes the backspace for a mark
     return watch(
         Choice(
@@ -93,6 +92,7 @@ def command(
             policies=policy,
             enforce=mode == "enforce",
             deadline=deadline,
+            keep=kept(write, rotate, keep, force=force),
             output_format=output_format,
             color=color,
             quiet=quiet,
@@ -101,17 +101,32 @@ def command(
     )
 
 
+def kept(write: Path | None, rotate: Rotation | None, keep: int | None, *, force: bool) -> Keep | None:
+    """What the options of `watch` ask to be recorded.
+
+    Raises:
+        UsageError: how without where.
+    """
+    if write is None:
+        if rotate or keep or force:
+            raise UsageError("nothing is recorded", why="--rotate, --keep and --force are for -w FILE")
+        return None
+    return Keep(path=write, rotation=rotate or Rotation(), count=keep, force=force)
+
+
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line asks of one session."""
 
     domid: int | None = None
     name: str | None = None
-    events: str = DEFAULT_EVENTS
+    events: str = options.EVENTS
     count: int | None = None
     duration: float | None = None
     policies: tuple[str, ...] = ()
     enforce: bool = False
     deadline: float = options.DEADLINE
+    keep: Keep | None = None
+    printing: bool = True
     output_format: str = "human"
     color: str = "auto"
     quiet: bool = False
@@ -142,6 +157,7 @@ def watch_domain(choice: Choice, xc: Xc, link: Link) -> None:
     from xenintro.xen.preflight import ring_interface
 
     stream = LiveStream()
+    talk = Talk(Style.of(sys.stderr, choice.color), quiet=choice.quiet)
     with redirect_stdout(NeverWaiting()):  # what a policy prints is no event
         policies = load_all(choice.policies, ring_interface(xc))
         denying = may_deny(policies)
@@ -155,12 +171,12 @@ def watch_domain(choice: Choice, xc: Xc, link: Link) -> None:
         )
         if denying and not choice.enforce:
             monitor.note_denials()
-        output = (
-            JsonOutput(monitor.info.domid, monitor.info.name, stream.write)
-            if choice.output_format == "jsonl"
-            else HumanOutput(choice.color, stream.write)
-        )
-        _run(choice, xc, monitor, policies, stream, output)
+        recording = None if choice.keep is None else choice.keep.recording(monitor, link.pending)
+        try:
+            _run(choice, xc, monitor, policies, stream, recording, talk)
+        finally:
+            if recording is not None:
+                talk.finish(recording)
     stream.finish()
 
 
@@ -170,18 +186,31 @@ def _run(
     monitor: Monitor,
     policies: list[Policy],
     stream: LiveStream,
-    output: Output,
+    recording: Recording | None,
+    talk: Talk,
 ) -> None:
     from xenintro.policy import running
     from xenintro.session import Session
 
-    talk = Talk(Style.of(sys.stderr, choice.color), quiet=choice.quiet)
+    if recording is not None:
+        recording.begin(
+            about(
+                monitor,
+                xc.version(),
+                events=choice.events,
+                policies=choice.policies,
+                enforce=choice.enforce,
+            ),
+            monitor.guest,
+        )
     session = Session(
         monitor,
         guest=monitor.guest,
         enforce=choice.enforce,
         wanted=asked_for(parse_traps(choice.events)),
-        observers=[output],
+        observers=_observers(choice, monitor, stream, recording, talk),
+        record=None if recording is None else recording.write,
+        pending=None if recording is None else recording.pending,
         limit=choice.count,
         duration=choice.duration,
     )
@@ -191,14 +220,35 @@ def _run(
         _stopped_in_time(choice.duration),
     ):
         try:
-            with monitor:
-                talk.started(monitor, xc.version(), choice.events)
-                try:
-                    session.run()
-                finally:
-                    talk.stopping()
+            try:
+                with monitor:
+                    talk.started(monitor, xc.version(), choice.events, recording)
+                    try:
+                        session.run()
+                    finally:
+                        talk.stopping()
+            finally:
+                session.drained(monitor.drained)
         finally:
             talk.ended(session, monitor, stream.dropped)
+
+
+def _observers(
+    choice: Choice, monitor: Monitor, stream: LiveStream, recording: Recording | None, talk: Talk
+) -> list[Callable[[list[Answered]], None]]:
+    """Who is shown events, and when they have come is told that time passes."""
+    observers: list[Callable[[list[Answered]], None]] = []
+    if recording is not None:
+        observers.append(lambda _: recording.turn())
+        if not choice.printing:
+            observers.append(talk.progress(recording))
+    if not choice.printing:
+        return observers
+    if choice.output_format == "jsonl":
+        observers.append(JsonOutput(monitor.info.domid, monitor.info.name, stream.write))
+    else:
+        observers.append(HumanOutput(choice.color, stream.write))
+    return observers
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
 from xenintro.abi import CTRLREGS
+from xenintro.capture.naming import Rotation
 from xenintro.errors import UsageError
 from xenintro.traps import Trap, parse_traps
 from xenintro.units import parse_duration
@@ -96,6 +97,17 @@ class Safety(_Table, frozen=True):
     on_error: Literal["allow"] = "allow"
 
 
+class Capture(_Table, frozen=True):
+    """Where everything that was on the ring is recorded: a directory, or FILE.pcapng[.gz|.zst].
+
+    ``rotate``: how big (``"256MB"``) or old (``"1h"``) a file gets; ``keep``: how many there are.
+    """
+
+    path: str | None = None
+    rotate: str = "256MB"
+    keep: Annotated[int, msgspec.Meta(ge=1)] = 20
+
+
 class Metrics(_Table, frozen=True):
     """Where numbers go."""
 
@@ -109,6 +121,7 @@ class Config(_Table, frozen=True):
     traps: Traps = Traps()
     policy: Policies = Policies()
     safety: Safety = Safety()
+    capture: Capture = Capture()
     metrics: Metrics = Metrics()
 
 
@@ -137,6 +150,18 @@ def deadline_of(safety: Safety) -> float:
         return parse_duration(safety.deadline)
     except UsageError as error:
         raise UsageError(f"safety.deadline: {error.what}", why=error.why, hint=error.hint) from error
+
+
+def rotation_of(capture: Capture) -> Rotation:
+    """When the next file begins.
+
+    Raises:
+        UsageError: neither a size nor a duration.
+    """
+    try:
+        return Rotation.parse(capture.rotate)
+    except UsageError as error:
+        raise UsageError(f"capture.rotate: {error.what}", why=error.why, hint=error.hint) from error
 
 
 def _texts(traps: Traps) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import inspect
 
 from xenintro.errors import UsageError
-from xenintro.service.config import Config, deadline_of, traps_of
+from xenintro.service.config import Config, deadline_of, rotation_of, traps_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +77,7 @@ class Layers:
                 hint="in the file, or: xenintro serve --name NAME",
             )
         deadline = deadline_of(config.safety)
+        rotation_of(config.capture)
         return Settings(config, traps_of(config.traps), deadline, sources)
 
     def _layers(self) -> Iterator[tuple[str, dict[str, Any]]]:

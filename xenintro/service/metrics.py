@@ -38,6 +38,7 @@ METRICS: Mapping[str, Row] = {
     "xenintro_policy_errors": Row("counter", "Decisions that failed; those events were allowed."),
     "xenintro_attached": Row("gauge", "1 while the domain is watched."),
     "xenintro_attachments": Row("counter", "How often the domain was attached to."),
+    "xenintro_capture_bytes": Row("counter", "Written into captures, before they are compressed."),
     "xenintro_tail_lines_dropped": Row("counter", "Lines that slow readers of ctl tail did not get."),
     "xenintro_build_info": Row("gauge", "Always 1.", ("version", "xen", "interface_version")),
 }
@@ -65,7 +66,14 @@ class TextFile:
             ) from error
 
     def write(
-        self, totals: Totals, *, domain: str, attached: bool, dropped: int, build: Mapping[str, str]
+        self,
+        totals: Totals,
+        *,
+        domain: str,
+        attached: bool,
+        dropped: int,
+        captured: int,
+        build: Mapping[str, str],
     ) -> None:
         """Replace the file in one step: a reader sees the old numbers or the new ones.
 
@@ -77,7 +85,9 @@ class TextFile:
 
         class Numbers(Collector):
             def collect(self) -> Iterator[Metric]:
-                yield from families(totals, domain, attached=attached, dropped=dropped, build=build)
+                yield from families(
+                    totals, domain, attached=attached, dropped=dropped, captured=captured, build=build
+                )
 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Numbers())
@@ -95,7 +105,7 @@ class TextFile:
 
 
 def families(
-    totals: Totals, domain: str, *, attached: bool, dropped: int, build: Mapping[str, str]
+    totals: Totals, domain: str, *, attached: bool, dropped: int, captured: int, build: Mapping[str, str]
 ) -> Iterator[Metric]:
     """Every row of `METRICS` with its values."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -108,6 +118,7 @@ def families(
         "xenintro_policy_errors": totals.policy_errors,
         "xenintro_attached": int(attached),
         "xenintro_attachments": totals.attachments,
+        "xenintro_capture_bytes": captured,
         "xenintro_tail_lines_dropped": dropped,
     }
     labelled: Mapping[str, Mapping[str, int]] = {

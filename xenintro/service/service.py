@@ -9,8 +9,10 @@ from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
+from xenintro.capture.about import about
 from xenintro.errors import DomainGoneError, NoSuchDomainError, UsageError, XenintroError
 from xenintro.policy import chain, set_up, tear_down
+from xenintro.service.capture import ServiceCapture
 from xenintro.service.control import ControlSocket, own_socket_path
 from xenintro.service.finder import Finder
 from xenintro.service.metrics import TextFile
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from xenintro.answered import Answered
+    from xenintro.capture.info import CaptureInfo
+    from xenintro.capture.pending import Pending
     from xenintro.events import Event
     from xenintro.service.layers import Layers, Settings
     from xenintro.service.policies import Loaded
@@ -42,7 +46,7 @@ _log = logging.getLogger(__name__)
 #: two reports of how things are.
 _CONTROL_EVERY, _FIND_EVERY, _REPORT_EVERY = 0.01, 1.0, 5.0
 
-_IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGPIPE)
+_IGNORED = (signal.SIGUSR2, signal.SIGTSTP, signal.SIGPIPE)
 
 
 class Service:
@@ -52,10 +56,12 @@ class Service:
         xc: an open libxc.
         layers: where settings come from, now and at every reload.
         attach: makes the monitor of a domid, with traps, a deadline, and whether it denies register writes.
+        pending: what is not recorded yet, for who does that if this process dies.
 
     Attributes:
         settings: in force.
         policies: in force.
+        capture: what is recorded.
         enforce: answers of policies are sent.
         monitor: of the domain while it is watched, else None.
         totals: what was counted.
@@ -68,7 +74,11 @@ class Service:
     """
 
     def __init__(
-        self, xc: Xc, layers: Layers, attach: Callable[[int, tuple[Trap, ...], float, bool], Monitor]
+        self,
+        xc: Xc,
+        layers: Layers,
+        attach: Callable[[int, tuple[Trap, ...], float, bool], Monitor],
+        pending: Pending | None = None,
     ) -> None:
         self.layers = layers
         self.settings, self.policies, self._textfile = self._load()
@@ -83,11 +93,12 @@ class Service:
         self._attach = attach
         self._finder = Finder(xc, self.settings.name)
         self.control = ControlSocket(own_socket_path(self.settings.name))
+        self.capture = ServiceCapture(self.settings.config.capture, self.settings.name, pending)
         self._notifier = Notifier()
         self._session: Session | None = None
         self._lines: AnsweredLines | None = None
         self._wanted = asked_for(self.settings.traps)
-        self._ready = self._stopping = self._reload_asked = False
+        self._ready = self._stopping = self._reload_asked = self._rotate_asked = False
         self._next_control = self._next_alive = self._next_report = self._since = 0.0
 
     def run(self) -> None:
@@ -106,6 +117,7 @@ class Service:
                     self._watch(info)
         finally:
             self._notifier.stopping()
+            self.capture.end()
             self._write_metrics()
             self.control.close()
             self._notifier.close()
@@ -129,6 +141,9 @@ class Service:
                 with monitor:
                     self._answer_all(info, monitor)
             finally:
+                if self._session is not None:
+                    self._session.drained(monitor.drained)
+                self.capture.pause()
                 tear_down(self.policies.policies)
         except (DomainGoneError, NoSuchDomainError) as gone:
             _log.info("%s; waiting for it", gone.what)
@@ -144,15 +159,27 @@ class Service:
             guest=monitor.guest,
             wanted=self._is_wanted,
             observers=[self._turn],
+            record=self.capture.write,
+            pending=self.capture.pending,
             enforce=self.enforce,
         )
         session.decide = chain(self.policies.policies, monitor.guest)
+        self.capture.begin(self._about(monitor), monitor.guest)
         self.totals.begin(session.summary)
         self._since = monotonic()
         _log.info("watching %s: %s", called(info), ", ".join(trap.text for trap in self.settings.traps))
         if self._stopping:
             session.stop()
         session.run()
+
+    def _about(self, monitor: Monitor) -> CaptureInfo:
+        return about(
+            monitor,
+            self.version,
+            events=",".join(trap.text for trap in self.settings.traps),
+            policies=self.policies.specs,
+            enforce=self.enforce,
+        )
 
     def _wait(self) -> None:
         """Let a second pass, or until somebody asks something."""
@@ -175,7 +202,7 @@ class Service:
                 self.control.tail([line(answered, first + at) for at, answered in enumerate(batch)])
             self.totals.count(batch)
         now = monotonic()
-        if now >= self._next_control or self._reload_asked:
+        if now >= self._next_control or self._reload_asked or self._rotate_asked:
             self._next_control = now + _CONTROL_EVERY
             self._tick(now)
 
@@ -189,6 +216,10 @@ class Service:
         if self._reload_asked:
             self._reload_asked = False
             self._reload()
+        if self._rotate_asked:
+            self._rotate_asked = False
+            self._rotate()
+        self.capture.turn()
         self.control.serve(self._answer)
         if now >= self._next_report:
             # The first rates after an attachment come sooner.
@@ -216,6 +247,7 @@ class Service:
                 domain=self.settings.name,
                 attached=monitor is not None,
                 dropped=self.control.dropped,
+                captured=self.capture.size,
                 build=build,
             )
         except OSError as error:
@@ -245,6 +277,9 @@ class Service:
                         "nothing was changed", why=self.reload_error, hint="the old settings stay in force"
                     )
                 return status_of(self)
+            case {"do": "rotate"}:
+                self.capture.rotate()
+                return status_of(self)
         raise UsageError("not an order of the service", why=f"it knows {', '.join(ORDERS)}")
 
     def _set_mode(self, *, enforce: bool) -> None:
@@ -256,6 +291,12 @@ class Service:
             return
         self.enforce = enforce
         _log.info("mode: %s", "enforce" if enforce else "observe")
+
+    def _rotate(self) -> None:
+        try:
+            self.capture.rotate()
+        except UsageError as error:
+            _log.warning("rotate: %s: %s", error.what, error.why)
 
     def _load(self) -> tuple[Settings, Loaded, TextFile | None]:
         settings = self.layers.load()
@@ -302,6 +343,7 @@ class Service:
         self.settings, self.policies, self._textfile = settings, policies, textfile
         self._wanted = asked_for(settings.traps)
         self._set_mode(enforce=enforce)
+        self.capture.change(settings.config.capture)
         if session is not None and monitor is not None:
             session.decide = chain(policies.policies, monitor.guest)
             tear_down(old)
@@ -315,9 +357,10 @@ class Service:
             self._session.stop()
 
     def _take_signals(self) -> dict[int, Any]:
-        """SIGTERM, SIGINT and SIGQUIT end the service, SIGHUP reloads; the others must not end it."""
+        """SIGTERM, SIGINT and SIGQUIT end the service, SIGHUP reloads, SIGUSR1 rotates; others do nothing."""
         handlers: dict[int, Any] = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), self._stop)
         handlers[signal.SIGHUP] = self._ask_reload
+        handlers[signal.SIGUSR1] = self._ask_rotate
         handlers |= dict.fromkeys(_IGNORED, signal.SIG_IGN)
         return {number: signal.signal(number, handler) for number, handler in handlers.items()}
 
@@ -329,6 +372,9 @@ class Service:
     def _ask_reload(self, *_: object) -> None:
         self._reload_asked = True
 
+    def _ask_rotate(self, *_: object) -> None:
+        self._rotate_asked = True
+
 
 #: What the control socket understands.
-ORDERS = ("status", "stats", "tail", "mode", "reload")
+ORDERS = ("status", "stats", "tail", "mode", "reload", "rotate")
