@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,8 +19,6 @@ from xenintro.errors import DamagedInputError, UsageError
 from xenintro.guest import GuestRead
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from xenintro.answered import Answered
 
 
@@ -129,3 +129,10 @@ def test_what_is_no_capture(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         Capture(tmp_path / "missing")
     assert V7.slot_size == len(CR3)
+
+
+def test_the_documentation_reads_a_capture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "captures.md").read_text()
+    (block,) = re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL)
+    exec(block, {"path": write_capture(tmp_path / "c.pcapng", [[answered()]])})
+    assert capsys.readouterr().out == "tiny vm_event-7\nwrite_ctrlreg allow 500\n"
