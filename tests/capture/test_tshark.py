@@ -14,10 +14,11 @@ from tests.golden import golden_pages
 from tests.slots import make_slot
 from xenintro.abi import ARCHITECTURES, INTERFACE_IDS, SLOT0, Interface, interface
 from xenintro.answered import Answered
-from xenintro.capture import CaptureInfo, CaptureWriter, MemoryRead, blocks
+from xenintro.capture import CaptureInfo, CaptureWriter, blocks
 from xenintro.codec import acknowledge, decode, encode
 from xenintro.errors import UsageError
 from xenintro.events import MemAccess, MovToMsr, WriteCtrlreg
+from xenintro.guest import GuestRead
 from xenintro.response import Response, allow
 from xenintro.sinks.jsonl import event_record
 from xenintro.sinks.text import Lines
@@ -348,7 +349,9 @@ def test_ring_pages_and_guest_memory(tshark: Tshark, tmp_path: Path) -> None:
     layout = interface("vm_event-7")
     event = decode(make_slot(layout, 8, paused=True), layout)
     with CaptureWriter(tmp_path / "memory", info_of(layout)) as writer:
-        writer.write([Answered(event, "allow", b"", 0, 0)], {0: [MemoryRead(0xFFFF_FFFF_F000, b"\xcc\x90")]})
+        writer.write(
+            [Answered(event, "allow", b"", 0, 0)], {0: [GuestRead(0, 0xFFFF_FFFF_F000, b"\xcc\x90")]}
+        )
     memory = tshark.packets(tmp_path / "memory")[1]
     assert memory["vm_event.memory.gpa"] == ["0x0000fffffffff000"]
     assert memory["vm_event.memory.data"] == ["cc:90"]

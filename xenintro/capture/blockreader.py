@@ -49,6 +49,20 @@ class BlockReader:
 
     def __iter__(self) -> Iterator[Block]:
         while self._have(1):
+            # A whole packet in the buffer is what nearly every block is.
+            at, buffer, order = self._at, self._buffer, self._order
+            left = len(buffer) - at
+            if left >= SMALLEST:
+                kind, size = order.head(buffer, at)
+                if (
+                    kind == ENHANCED_PACKET
+                    and SMALLEST <= size <= left
+                    and size % 4 == 0
+                    and order.u32(buffer, at + size - 4)[0] == size
+                ):
+                    self._at = at + size
+                    yield Block(kind, buffer[at + 8 : at + size - 4], order, self._base + at)
+                    continue
             wrong = self._wrong()
             at = self._at  # the buffer moves while it is filled
             if wrong:
@@ -56,8 +70,7 @@ class BlockReader:
                 if not self._resynchronise():
                     return
                 continue
-            size: int = self._order.u32(self._buffer, at + 4)[0]
-            kind: int = self._order.u32(self._buffer, at)[0]
+            kind, size = self._order.head(self._buffer, at)
             self._at += size
             yield Block(kind, self._buffer[at + 8 : at + size - 4], self._order, self._base + at)
 

@@ -70,6 +70,15 @@ def timestamp(time_ns: int) -> bytes:
     return struct.pack("<II", time_ns >> 32, time_ns & 0xFFFFFFFF)
 
 
+def packet_layout(size: int) -> str:
+    """An Enhanced Packet Block without comments, from interface number to vCPU, as a struct format."""
+    return f"IIIII{size}s{-size % 4}xHHIHHQHHI"
+
+
+#: The options of such a block, each as its code and length.
+PLAIN_OPTIONS = (EPB_FLAGS, 4, EPB_PACKETID, 8, EPB_QUEUE, 4)
+
+
 class Packets:
     """Makes Enhanced Packet Blocks of one size on one interface; all but comments in one go.
 
@@ -79,7 +88,7 @@ class Packets:
     """
 
     def __init__(self, interface: int, size: int) -> None:
-        layout = f"<IIIIIII{size}s{-size % 4}xHHIHHQHHI"
+        layout = "<II" + packet_layout(size)
         self._interface = interface
         self._size = size
         self._head = struct.Struct(layout)
@@ -110,7 +119,9 @@ class Order:
     """How numbers are read in a section: ``<`` or ``>``."""
 
     def __init__(self, mark: str) -> None:
+        self.mark = mark
         self.u32 = struct.Struct(f"{mark}I").unpack_from
+        self.head = struct.Struct(f"{mark}II").unpack_from
         self.i64 = struct.Struct(f"{mark}q").unpack_from
         self.u64 = struct.Struct(f"{mark}Q").unpack_from
         self.interface = struct.Struct(f"{mark}HHI").unpack_from

@@ -18,15 +18,14 @@ from xenintro.capture.records import (
     CaptureTotals,
     remark,
 )
-from xenintro.capture.section import Section
+from xenintro.capture.section import MOST_NS, Section
 from xenintro.capture.stream import Stream
-from xenintro.codec import decoder
 from xenintro.errors import DamagedInputError
 from xenintro.guest import GuestRead
 from xenintro.units import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -43,9 +42,6 @@ _MOST_OPEN, _MOST_READ = 4096, 64 << 20
 #: A packet id that is further on than this is damaged, or another program's.
 _MOST_MISSING = 1 << 24
 
-#: The end of time, for who keeps nanoseconds in 64 bits: the year 2262.
-_MOST_NS = (1 << 63) - 1
-
 #: Bytes of a packet block before its packet, and of all that is no packet in it.
 _PACKET_HEAD = 20
 
@@ -53,11 +49,12 @@ _PACKET_HEAD = 20
 class _Open:
     """A request whose response may still come."""
 
-    __slots__ = ("answered", "done", "event", "reads", "taken_ns")
+    __slots__ = ("answered", "done", "event", "key", "reads", "taken_ns")
 
     def __init__(self, event: Event, taken_ns: int) -> None:
         self.event = event
         self.taken_ns = taken_ns
+        self.key: tuple[int, int] | None = None
         self.reads: list[GuestRead] = []
         self.answered: Answered | None = None
         self.done = False
@@ -166,7 +163,8 @@ class Capture:
                     continue
                 if page is not None:
                     yield page
-                yield from self._ready()
+                if self._open and (self._open[0].done or len(self._open) > _MOST_OPEN or self._read_bytes):
+                    yield from self._ready()
             elif block.kind == blocks.SECTION_HEADER:
                 yield from self._ready(everything=True)
         yield from self._ready(everything=True)
@@ -230,7 +228,7 @@ class Capture:
         if any(len(said.get(code, b"")) != 8 for code in wanted):
             return
         started, ended = (high << 32 | low for high, low in (time(said[code]) for code in wanted[:2]))
-        if ended > _MOST_NS or started > ended:
+        if ended > MOST_NS or started > ended:
             raise ValueError("totals of a time that cannot be")
         lost = said.get(blocks.ISB_IFDROP, bytes(8))
         totals = CaptureTotals(
@@ -255,6 +253,27 @@ class Capture:
             ValueError, DamagedInputError: it makes no sense.
         """
         body = block.body
+        plain = self._section.plain
+        if plain is not None and len(body) == plain.size:  # what nearly every packet is
+            number, high, low, size, _, data, *options, packet_id, code, length, _, end = plain.unpack(body)
+            described = self._section.interfaces[self._section.first]
+            if (
+                number == self._section.first
+                and size == len(data)
+                and (options[0], options[1], options[3], options[4], code, length) == blocks.PLAIN_OPTIONS
+                and end == blocks.OPT_END
+            ):
+                time_ns = described.time_ns(high << 32 | low)
+                if options[2] & DIRECTION == OUTBOUND:
+                    self._response(number, packet_id, data, time_ns, ())
+                else:
+                    self._request(number, packet_id, described, data, time_ns)
+                return None
+        return self._any_packet(block)
+
+    def _any_packet(self, block: Block) -> CapturedPage | None:
+        """What `_packet` does, for whatever there is."""
+        body = block.body
         if len(body) < _PACKET_HEAD:
             raise ValueError("a packet that is too short")
         number, high, low, size, _ = block.order.packet(body)
@@ -266,9 +285,7 @@ class Capture:
         if described.link_type not in (SLOTS, PAGES, MEMORY):
             return None
         data = body[_PACKET_HEAD : _PACKET_HEAD + size]
-        time_ns = (high << 32 | low) * described.multiplier // described.divisor + described.offset
-        if not 0 <= time_ns <= _MOST_NS:
-            raise ValueError("a packet before 1970, or after 2262")
+        time_ns = described.time_ns(high << 32 | low)
         if described.link_type == PAGES:
             if size != PAGE_SIZE:
                 raise ValueError(f"a ring page of {size} bytes")
@@ -285,18 +302,19 @@ class Capture:
     def _request(
         self, number: int, packet_id: int | None, described: Described, data: bytes, time_ns: int
     ) -> None:
-        if described.layout is None:
+        if described.decode is None:
             raise ValueError("a slot of no known layout")
-        request = _Open(decoder(described.layout)(data), time_ns)
+        request = _Open(described.decode(data), time_ns)
         self._open.append(request)
         if packet_id is None:
             request.done = True
             return
         self._count_missing(number, packet_id)
-        before = self._by_id.get((number, packet_id))
+        key = request.key = number, packet_id
+        before = self._by_id.get(key)
         if before is not None:
             before.done = True
-        self._by_id[number, packet_id] = request
+        self._by_id[key] = request
 
     def _count_missing(self, number: int, packet_id: int) -> None:
         """Packet ids are counted from one request to the next; not all of them come in their order."""
@@ -309,7 +327,7 @@ class Capture:
             self._next_id[number] = packet_id + 1
 
     def _response(
-        self, number: int, packet_id: int | None, data: bytes, time_ns: int, texts: list[str]
+        self, number: int, packet_id: int | None, data: bytes, time_ns: int, texts: Sequence[str]
     ) -> None:
         """Add it to its request; one whose request is not there (lost to damage, given up) is dropped."""
         request = self._by_id.pop((number, packet_id), None) if packet_id is not None else None
@@ -342,8 +360,11 @@ class Capture:
             waiting[0].done or everything or len(waiting) > _MOST_OPEN or self._read_bytes > _MOST_READ
         ):
             request = waiting.popleft()
+            if not request.done and request.key is not None:
+                self._by_id.pop(request.key, None)
             self.reads = tuple(request.reads)
-            self._read_bytes -= sum(8 + len(read.data) for read in self.reads)
+            if request.reads:
+                self._read_bytes -= sum(8 + len(read.data) for read in request.reads)
             yield request.answered or Answered(
                 request.event, UNANSWERED, b"", request.taken_ns, request.taken_ns
             )

@@ -71,6 +71,9 @@ class Remark(NamedTuple):
     asked: bool = True
 
 
+_NOTHING = Remark()
+
+
 def comments(answered: Answered) -> tuple[str, ...]:
     """The comments on a response: none on a plain allow, else what it is, and the rule's message."""
     rule = answered.rule
@@ -101,10 +104,12 @@ def recovered(answer: str) -> str:
 
 def remark(texts: Sequence[str]) -> Remark:
     """What the comments on a response say; one that is not ours (an analyst's note) says nothing."""
-    name, *words = texts[0].split(" ") if texts else [""]
+    if not texts:
+        return _NOTHING
+    name, *words = texts[0].split(" ")
     said = dict(word.partition("=")[::2] for word in words)
     if not name or not said.keys() <= _WORDS:
-        return Remark()
+        return _NOTHING
     rule = None
     if "rule" in said:
         rule = RecordedRule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -10,11 +11,18 @@ from xenintro.abi import interface
 from xenintro.capture import blocks
 from xenintro.capture.info import CaptureInfo
 from xenintro.capture.records import SLOTS
+from xenintro.codec import decoder
 from xenintro.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xenintro.abi import Interface
     from xenintro.capture.blocks import Block
+    from xenintro.events import Event
+
+#: The end of time, for who keeps nanoseconds in 64 bits: the year 2262.
+MOST_NS = (1 << 63) - 1
 
 #: Interfaces of one section that are told apart; more are nobody's.
 _MOST = 1024
@@ -25,10 +33,23 @@ class Described(NamedTuple):
 
     link_type: int
     layout: Interface | None
-    #: Nanoseconds are ``ticks * multiplier // divisor + offset``.
-    multiplier: int
-    divisor: int
-    offset: int
+    decode: Callable[[bytes], Event] | None
+    #: Ticks per second, and what is added in nanoseconds.
+    resolution: int
+    offset_ns: int
+
+    def time_ns(self, ticks: int) -> int:
+        """Nanoseconds since the epoch.
+
+        Raises:
+            ValueError: a time that cannot be.
+        """
+        if self.resolution != 1_000_000_000:
+            ticks = ticks * 1_000_000_000 // self.resolution
+        time_ns = ticks + self.offset_ns
+        if not 0 <= time_ns <= MOST_NS:
+            raise ValueError("a packet before 1970, or after 2262")
+        return time_ns
 
 
 class Section:
@@ -40,11 +61,15 @@ class Section:
     Attributes:
         info: what the header says; of the interfaces, where it says nothing. None if neither does.
         interfaces: in the order of their numbers.
+        first: the number of the first that has slots.
+        plain: reads the body of a packet block of that, if it is a slot without comments.
     """
 
     def __init__(self, header: Block | None = None) -> None:
         self.info = None if header is None else _info(header)
         self.interfaces: list[Described] = []
+        self.first = 0
+        self.plain: struct.Struct | None = None
 
     def describe(self, block: Block) -> None:
         """Add an interface.
@@ -65,8 +90,12 @@ class Section:
             layout = _layout(said) or (_layout_of(self.info) if self.info else None)
         offset = said.get(blocks.IF_TSOFFSET, bytes(8))
         seconds = block.order.i64(offset)[0] if len(offset) == 8 else 0
-        divisor = 1 << exponent if resolution[0] & 0x80 else 10**exponent
-        self.interfaces.append(Described(link_type, layout, 10**9, divisor, seconds * 10**9))
+        ticks = 1 << exponent if resolution[0] & 0x80 else 10**exponent
+        if layout is not None and self.plain is None:
+            self.first = len(self.interfaces)
+            self.plain = struct.Struct(f"{block.order.mark}{blocks.packet_layout(layout.slot_size)}I")
+        decode = None if layout is None else decoder(layout)
+        self.interfaces.append(Described(link_type, layout, decode, ticks, seconds * 10**9))
 
 
 def _info(header: Block) -> CaptureInfo | None:
