@@ -78,7 +78,7 @@ def command(
         if redact:
             answered = redacted(answered)
         try:
-            export(name, capture.info, answered, path or sys.stdout.buffer, Options(force, weight))
+            export(name, capture.info, answered, path or sys.stdout.buffer, Options(force, weight, capture))
             sys.stdout.buffer.flush()
         except BrokenPipeError as error:
             raise ReaderGoneError from error

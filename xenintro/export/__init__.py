@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from xenintro.answered import Answered
     from xenintro.capture.info import CaptureInfo
+    from xenintro.capture.reader import Capture
 
     Writer = Callable[[CaptureInfo, Iterable[Answered], Any, "Options"], None]
 
@@ -39,10 +40,12 @@ class Options(NamedTuple):
     Attributes:
         force: files that exist may be replaced.
         weight: what stacks are weighed by: how often they occurred, or how long vCPUs waited in them.
+        capture: where the events come from, if that is a file: it tells at the end what could not be read.
     """
 
     force: bool = False
     weight: Literal["events", "pause"] = "events"
+    capture: Capture | None = None
 
 
 class Format(NamedTuple):
@@ -72,7 +75,8 @@ FORMATS: Mapping[str, Format] = {
     "folded": Format("stacks of reason, page and rip for flamegraph.pl", ".folded", stdout=True),
     "speedscope": Format("the same for speedscope.app", ".speedscope.json"),
     "perfetto": Format("timeline of every vCPU, for https://ui.perfetto.dev", ".pftrace"),
-    "heatmap": Format("pages over time, one HTML file with zoom", ".html"),
+    "report": Format("what was watched, what came of it, what it cost: one HTML file", ".report.html"),
+    "heatmap": Format("pages over time, one HTML file with zoom", ".heatmap.html"),
 }
 
 

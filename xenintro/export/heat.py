@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from xenintro.abi import Access
 from xenintro.events import MemAccess
 from xenintro.export.busiest import Busiest, Counted
-from xenintro.export.code import code_address
+from xenintro.export.code import code_address, counter_name
 from xenintro.export.grid import Grid
 from xenintro.sinks.text import what
 from xenintro.units import PAGE_SHIFT
@@ -54,12 +54,14 @@ class Heat:
         self._code = Grid(0)
         self.pages = Busiest(Page)
         self.accesses = 0
+        self._counter = ""
 
     def add(self, answered: Answered) -> None:
         """One request."""
         event, at = answered.event, answered.taken_ns
         if self._code.begun is None:
             self._code.begun = self._gfns.begun = at
+            self._counter = counter_name(event.interface)
         address = code_address(event)
         if isinstance(event, MemAccess):
             kinds = event.access_flags & _ANY
@@ -86,9 +88,10 @@ class Heat:
     def data(self) -> dict[str, Any]:
         """For the page's script: numbers of 64 bits are hexadecimal, times count from the first event."""
         unpacked = {gfn >> self._gfns.shift for gfn, _ in self.unpacked()}
+        counter = f"regs.{self._counter}"
         return {
-            "gfn": _grid(self._gfns, 0, unpacked) | {"kinds": KINDS},
-            "rip": _grid(self._code, PAGE_SHIFT, set()) | {"kinds": ["event"]},
+            "gfn": _grid(self._gfns, 0, unpacked) | {"kinds": KINDS, "field": "mem_access.gfn"},
+            "code": _grid(self._code, PAGE_SHIFT, set()) | {"kinds": ["event"], "field": counter},
         }
 
     def _page(self, gfn: int, kinds: int, at: int) -> None:

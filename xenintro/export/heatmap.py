@@ -97,8 +97,8 @@ def _empty(what: str) -> Html:
 
 def _controls(heat: Heat, has_code: bool) -> Html:
     both = bool(heat.accesses) and has_code
-    first = "gfn" if heat.accesses else "rip"
-    names = {"gfn": "accessed (gfn)", "rip": "of code (instruction)"}
+    first = "gfn" if heat.accesses else "code"
+    names = {"gfn": "accessed (gfn)", "code": "of code (instruction)"}
     choices = [
         element(
             "label",

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from xenintro.events import MemAccess
-from xenintro.export.code import code_address
+from xenintro.export.code import code_address, counter_name
 from xenintro.export.protobuf import double, fixed64, message, number, text, varint
 from xenintro.sinks.jsonl import payload_members
 
@@ -153,8 +153,7 @@ class Packets:
             out += self._text(name, value) if isinstance(value, str) else self._number(name, value, field)
         address = code_address(event)
         if address is not None:
-            name = "regs.rip" if event.interface.arch == "x86_64" else "regs.pc"
-            out += self._number(name, address, _POINTER)
+            out += self._number(f"regs.{counter_name(event.interface)}", address, _POINTER)
         out += self._text("answer", answered.answer)
         if answered.rule is not None:
             out += self._text("rule", answered.rule.name)

@@ -17,7 +17,7 @@ class Heatmap {
     this.listen();
   }
 
-  // Another grid: pages accessed (gfn), or pages of code (rip).
+  // Another grid: pages accessed (gfn), or pages of code.
   choose(name) {
     this.name = name;
     this.grid = this.data[name];
@@ -156,7 +156,7 @@ class Heatmap {
       pen.moveTo(x, TOP);
       pen.lineTo(x, bottom + 4);
       pen.stroke();
-      const text = tick === 0 ? "0" : duration(tick, step);
+      const text = duration(tick, step);
       const half = pen.measureText(text).width / 2;
       pen.fillText(text, Math.min(Math.max(x, half + 2), width - half - 2), bottom + 6);
     }
@@ -281,7 +281,7 @@ class Heatmap {
   expression(cell) {
     const row = this.rows[cell.row];
     const [start, end] = [hexadecimal(this.starts[row]), hexadecimal(this.ends[row])];
-    const field = this.name === "gfn" ? "mem_access.gfn" : "regs.rip";
+    const { field } = this.grid;
     return start === end ? `${field} == ${start}` : `${field} >= ${start} and ${field} <= ${end}`;
   }
 

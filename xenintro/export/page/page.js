@@ -19,9 +19,11 @@ const grouped = (number) => String(number).replace(/\B(?=(\d{3})+(?!\d))/g, "\u2
 
 const UNITS = [["s", 1e9], ["ms", 1e6], ["µs", 1e3], ["ns", 1]];
 
-// A duration with about three digits; or, with a step, as many as tell two steps apart.
+// A duration with about three digits; or, with a step, as many as tell two steps apart, up to four decimals.
 function duration(ns, step) {
-  const [unit, size] = UNITS.find(([, one]) => Math.abs(step ?? ns) >= one) ?? UNITS[3];
+  if (ns === 0) return "0";
+  const least = step === undefined ? 0 : Math.min(Math.abs(ns), step * 1e4);
+  const [unit, size] = UNITS.find(([, one]) => (least || Math.abs(ns)) >= one) ?? UNITS[3];
   const digits = step === undefined ? (Math.abs(ns) / size < 10 && size > 1 ? 1 : 0)
     : Math.max(0, Math.ceil(-Math.log10(step / size) - 1e-9));
   const [whole, fraction] = (ns / size).toFixed(digits).split(".");
