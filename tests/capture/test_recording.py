@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from tests.capture.limits import file_size
 from tests.capture.making import answered, info_of, write_capture
 from xenintro.capture import Capture
 from xenintro.capture.naming import Naming, Rotation, default_name
-from xenintro.capture.packer import Order, carry_out
+from xenintro.capture.packer import Done, Order, Packer, carry_out
 from xenintro.capture.recording import Recording
 from xenintro.errors import CaptureError, UsageError
 
@@ -182,6 +184,32 @@ def test_a_packer_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     assert len(ids([to if to.exists() else path])) == 3000
+
+
+def test_what_is_to_be_removed_is_not_compressed_first(tmp_path: Path) -> None:
+    """Also if that comes while it is being compressed, or after."""
+    paths = [write_capture(tmp_path / f"{at}.pcapng", [[answered()]] * 5000) for at in range(3)]
+    packed = [path.with_name(path.name + ".gz") for path in paths]
+    orders = [Order(str(path), str(to)) for path, to in zip(paths, packed, strict=True)]
+    orders += [Order(str(path)) for path in (*packed[:2], *paths[:2])]
+    read, write = os.pipe()
+    answers_read, answers_write = os.pipe()
+    os.write(write, b"".join(msgspec.json.encode(order) + b"\n" for order in orders[:1]))
+    packer = Packer(read, answers_write)
+    looks = iter([lambda: os.write(write, b"".join(msgspec.json.encode(one) + b"\n" for one in orders[1:]))])
+    look = packer._look
+
+    def looking(to: str) -> bool:
+        for send in looks:
+            send()
+            os.close(write)
+        return look(to)
+
+    packer._look = looking  # type: ignore[method-assign]
+    packer.run()
+    assert list(tmp_path.iterdir()) == [packed[2]]
+    done = [msgspec.json.decode(line, type=Done) for line in os.read(answers_read, 1 << 16).splitlines()]
+    assert [one.error for one in done if one.error] == []
 
 
 def test_recording_goes_on_when_the_packer_is_dead(tmp_path: Path) -> None:

@@ -247,9 +247,9 @@ class Recording:
     def _remove_oldest(self) -> None:
         while self._keep is not None and len(self.files) > self._keep and self._packing is not None:
             path = self.files.pop(0)
-            self._packing.ask(path)
-            if path.suffix != self._naming.compression:
+            if self.compressed and path.suffix != self._naming.compression:
                 self._packing.ask(self._naming.packed(path))
+            self._packing.ask(path)
 
     def _note(self, done: list[Done]) -> None:
         """A file that was compressed has another name now."""

@@ -113,7 +113,7 @@ class CaptureWriter:
         timed.sort(key=itemgetter(0))
         self._put(b"".join([block for _, block in timed]))
         self.requests += len(batch)
-        self._last_ns = timed[-1][0]
+        self._last_ns = max(self._last_ns, timed[-1][0])
         if self._last_ns >= self._next_look_ns:
             self._next_look_ns = self._last_ns + _LOOK_NS
             self._look()
@@ -125,7 +125,7 @@ class CaptureWriter:
             CaptureError: no space.
         """
         self._put(Packets(1, PAGE_SIZE).block(raw, time_ns + self._offset_ns, INBOUND, self.next_id, 0))
-        self._last_ns = time_ns
+        self._last_ns = max(self._last_ns, time_ns)
 
     def close(self, *, sync: bool = True) -> None:
         """Write the totals and close; with ``sync`` the file is on the disk then. Twice does no harm.
