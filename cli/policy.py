@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 VERBS: Mapping[str, str] = {
     "check": "find every mistake in files of rules",
     "test": "run the tests that rules carry",
+    "fields": "the fields, functions and names that rules and filters know",
     "list": "the rules of files, or those that come with xenintro",
 }
 

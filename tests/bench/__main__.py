@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench.answering import codec_rows, take_to_answer_row
+from tests.bench.expressions import expression_rows
 from tests.bench.lab import lab_rows
 from tests.bench.simulator import simulator_rows
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Measure everything that this machine can measure."""
     rows: list[Row] = []
-    for part in (codec_rows, take_to_answer_row, simulator_rows, lab_rows):
+    for part in (codec_rows, expression_rows, take_to_answer_row, simulator_rows, lab_rows):
         for row in part():
             rows.append(row)
             print(_line(row), flush=True)
