@@ -66,6 +66,11 @@ NAMES = {"pages_": ["0x1000-"], "msrs": ["LSTRA"], "hot": [1, 2]}
         ("gfn / 2 == 1", "gfn / 2", "write //"),
         ("gfn ** 2 == 1", "gfn ** 2", "power"),
         ("gfn * gfn * gfn * gfn * gfn == 1", "gfn * gfn * gfn * gfn * gfn", "320 bits"),
+        (
+            "bits(gfn, 1 << 63 << 63 << 63 << 63 << 3)",
+            "bits(gfn, 1 << 63 << 63 << 63 << 63 << 3)",
+            "257 bits",
+        ),
         ("gfn == 0x1ffffffffffffffff", "0x1ffffffffffffffff", "64 bits at most"),
         ("gfn == 1.5", "1.5", "whole"),
         ("gfn == None", "None", "has(field)"),

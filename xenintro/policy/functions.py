@@ -6,6 +6,8 @@ import ast
 from typing import TYPE_CHECKING, NamedTuple
 
 from xenintro.errors import UsageError
+from xenintro.policy.arithmetic import arithmetic
+from xenintro.policy.lists import int_set
 from xenintro.policy.scope import nearest
 from xenintro.policy.tree import Call, Comparison, Constant, Cpl, Has, Items, Node, Previous, Read, Seen
 from xenintro.units import parse_duration
@@ -62,32 +64,34 @@ def _bit(checker: Checker, node: ast.Call) -> Node:
     bit = checker.value(node.args[1])
     if not (isinstance(bit, Constant) and bit.kind == "int" and 0 <= int(bit.value) < 64):
         raise checker.error("a bit is a constant from 0 to 63", node.args[1])
-    return _called(checker, node, _masked(checker, value, _number(1 << int(bit.value)), "!=", _number(0)))
+    return _called(
+        checker, node, _masked(checker, node, value, _number(1 << int(bit.value)), "!=", _number(0))
+    )
 
 
 def _bits(checker: Checker, node: ast.Call) -> Node:
     value, mask = checker.number(node.args[0]), checker.number(node.args[1])
     if not isinstance(mask, Constant):
         raise checker.error("a mask is a constant", node.args[1])
-    return _called(checker, node, _masked(checker, value, mask, "==", mask))
+    return _called(checker, node, _masked(checker, node, value, mask, "==", mask))
 
 
 def _changed(checker: Checker, node: ast.Call) -> Node:
     old, new = _values(checker, node)
-    return _difference(checker, node, checker.arithmetic("^", old, new, None))
+    return _difference(checker, node, _hidden(checker, "^", old, new, node))
 
 
 def _turned_on(checker: Checker, node: ast.Call) -> Node:
     old, new = _values(checker, node)
     return _difference(
-        checker, node, checker.arithmetic("&", new, checker.arithmetic("~", None, old, None), None)
+        checker, node, _hidden(checker, "&", new, _hidden(checker, "~", None, old, node), node)
     )
 
 
 def _turned_off(checker: Checker, node: ast.Call) -> Node:
     old, new = _values(checker, node)
     return _difference(
-        checker, node, checker.arithmetic("&", old, checker.arithmetic("~", None, new, None), None)
+        checker, node, _hidden(checker, "&", old, _hidden(checker, "~", None, new, node), node)
     )
 
 
@@ -127,7 +131,7 @@ def _pages(checker: Checker, node: ast.Call) -> Node:
         else:
             raise checker.error("pages are numbers, ranges or lists of them", one)
     items = Items(span=checker.source.span(node), kind="set", values=tuple(values), pages=True)
-    checker.int_set(items, None)
+    int_set(checker, items, None)
     return items
 
 
@@ -175,15 +179,20 @@ def _values(checker: Checker, node: ast.Call) -> tuple[Node, Node]:
 def _difference(checker: Checker, node: ast.Call, bits: Node) -> Node:
     if node.args:
         mask = checker.number(node.args[0])
-        bits = checker.arithmetic("&", bits, mask, None)
+        bits = _hidden(checker, "&", bits, mask, node)
     return _called(
         checker, node, Comparison(span=None, kind="bool", operands=(bits, _number(0)), ops=("!=",))
     )
 
 
-def _masked(checker: Checker, value: Node, mask: Node, op: str, result: Node) -> Node:
-    masked = checker.arithmetic("&", value, mask, None)
+def _masked(checker: Checker, node: ast.Call, value: Node, mask: Node, op: str, result: Node) -> Node:
+    masked = _hidden(checker, "&", value, mask, node)
     return Comparison(span=None, kind="bool", operands=(masked, result), ops=(op,))
+
+
+def _hidden(checker: Checker, op: str, left: Node | None, right: Node, node: ast.Call) -> Node:
+    """A number that a call computes."""
+    return arithmetic(checker, op, left, right, node, written=False)
 
 
 def _called(checker: Checker, node: ast.Call, meaning: Node) -> Node:

@@ -86,6 +86,11 @@ class Source:
         end = len(self._bytes[: node.end_col_offset or 0].decode(errors="ignore"))
         return Span(self._indent + begin, max(1, end - begin))
 
+    def part(self, node: ast.expr) -> str:
+        """A node as it was written."""
+        span = self.span(node)
+        return self.text[span.offset : span.offset + span.length]
+
     def error(
         self, what: str, at: ast.expr | Span, *, why: str = "", hint: str = "", nearest: str | None = None
     ) -> ExpressionError:

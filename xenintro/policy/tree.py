@@ -140,3 +140,10 @@ class Seen(Node, frozen=True, kw_only=True):
     count: int
     window_ns: int
     key: Node | None
+
+
+def constant(value: int | str | bool, span: Span | None, symbol: str = "") -> Constant:
+    """A constant of the kind that its value has."""
+    kind = "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "string"
+    bits = value.bit_length() if isinstance(value, int) else 0
+    return Constant(span=span, kind=kind, bits=bits, value=value, symbol=symbol)
