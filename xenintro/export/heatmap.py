@@ -125,9 +125,7 @@ def _controls(heat: Heat, has_code: bool) -> Html:
         element(
             "span",
             *(() if name == "gfn" else (_ramp("event"), " ")),
-            "events in a cell: 1 to ",
-            element("span", "1", class_="highest"),
-            ", logarithmic",
+            element("span", class_="scale"),
             class_="dim",
             data_for=name,
         )

@@ -85,8 +85,13 @@ def grouped(number: int) -> str:
 
 
 def duration(nanoseconds: float) -> str:
-    """27 µs, with a space that does not break."""
-    return format_ns(nanoseconds).replace(" ", _THIN)
+    """27 µs or 2 h 5 min, with spaces that do not break."""
+    minutes, seconds = divmod(round(nanoseconds / 1e9), 60)
+    if minutes < 2:
+        return format_ns(nanoseconds).replace(" ", _THIN)
+    hours, minutes = divmod(minutes, 60)
+    long = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+    return long.replace(" ", _THIN)
 
 
 def percent(share: float) -> str:

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from xenintro.capture.reader import Capture
     from xenintro.export import Options
 
+_EMPTY = element(
+    "section",
+    element("h2", "No events"),
+    element(
+        "p", "Nothing that was asked for happened while this was recorded, or its events were left out (-e)."
+    ),
+    element("p", "Whether the domain can be watched: ", element("code", "xenintro doctor --name NAME")),
+)
+
 #: Rows of a table of the busiest.
 _ROWS = 20
 
@@ -34,20 +43,24 @@ def export(info: CaptureInfo, events: Iterable[Answered], output: BinaryIO, opti
     digest = Digest()
     for answered in events:
         digest.add(answered)
-    parts = [_figures(digest, info), _watched(digest, info)]
-    if digest.contents.events:
-        parts += [_over_time(digest, info), _kinds(digest, info)]
-    parts.append(heatmap(digest.heat, element("h2", "Pages over time")))
-    if digest.heat.unpacked():
-        parts.append(_unpacked(digest))
-    if digest.heat.accesses:
-        parts.append(_pages(digest))
-    if digest.contents.events:
-        parts += [_code(digest), _answers(digest), _cost(digest, info)]
+    parts = _parts(digest, info) if digest.contents.events else [_EMPTY, _watched(digest, info)]
     parts.append(_gaps(digest, options.capture))
     name = named(info)
     body = joined((heading(f"Report on {name}", _facts(digest, info)), element("main", *parts)))
     output.write(page(f"{name}: report", body, digest.heat.data(), SCRIPTS))
+
+
+def _parts(digest: Digest, info: CaptureInfo) -> list[Html]:
+    """The sections about events."""
+    parts = [
+        *(_figures(digest, info), _watched(digest, info), _over_time(digest, info), _kinds(digest, info)),
+        heatmap(digest.heat, element("h2", "Pages over time")),
+    ]
+    if digest.heat.unpacked():
+        parts.append(_unpacked(digest))
+    if digest.heat.accesses:
+        parts.append(_pages(digest))
+    return [*parts, _code(digest), _answers(digest), _cost(digest, info)]
 
 
 def _facts(digest: Digest, info: CaptureInfo) -> str:
@@ -108,7 +121,8 @@ def _said_of_itself(digest: Digest, info: CaptureInfo) -> Iterator[tuple[str, ob
         f"{named(info)}{domid}, {vcpus} {_plural(vcpus, 'vCPU')}{'' if info.nr_vcpus else ' seen'}",
     )
     yield "uuid", info.uuid and element("code", info.uuid)
-    yield "host", ", ".join(filter(None, (f"Xen {info.xen or info.release or '?'}", info.os)))
+    xen = info.xen or info.release
+    yield "host", ", ".join(filter(None, (f"Xen {xen}" if xen else "", info.os)))
     yield "interface", f"{info.abi}, {info.arch}"
     yield "events", info.events and element("code", info.events)
     for path, digest_ in info.policies.items():

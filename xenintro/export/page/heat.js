@@ -66,8 +66,11 @@ class Heatmap {
   }
 
   legend() {
-    const highest = this.section.querySelector(`[data-for=${this.name}] .highest`);
-    if (highest) highest.textContent = grouped(this.highest);
+    const pages = this.name === "gfn" ? Number(this.grid.span) : Number(this.grid.span) / 4096;
+    const rows = pages === 1 ? "1 page" : `${grouped(pages)} pages`;
+    const events = this.highest === 1 ? "1 event at most" : `1 to ${grouped(this.highest)} events, logarithmic`;
+    this.section.querySelector(`[data-for=${this.name}] .scale`).textContent =
+      `a cell is ${duration(this.grid.bin)} of ${rows}: ${events}`;
   }
 
   time(column) {
