@@ -50,11 +50,17 @@ class JsonOutput:
 
 
 class HumanOutput:
-    """Aligned lines of answered requests; the names of the columns come with the first."""
+    """Aligned lines of answered requests; the names of the columns come with the first.
 
-    def __init__(self, color: str, write: Callable[[bytes], None]) -> None:
+    Args:
+        color: ``auto``, ``always`` or ``never``.
+        write: where lines go.
+        noted: rules have a say, and leave notes.
+    """
+
+    def __init__(self, color: str, write: Callable[[bytes], None], *, noted: bool = False) -> None:
         self._write = write
-        self._lines = Lines(Style.of(sys.stdout, color), terminal_width())
+        self._lines = Lines(Style.of(sys.stdout, color), terminal_width(), noted=noted)
         self._encoding = sys.stdout.encoding
         self._started = False
 
@@ -66,6 +72,7 @@ class HumanOutput:
                 time_ns=answered.taken_ns + _CLOCK_OFFSET_NS,
                 answer=_answer(answered),
                 pause_ns=answered.pause_ns,
+                note=_note(answered),
             )
             for answered in batch
         ]
@@ -79,6 +86,12 @@ def _answer(answered: Answered) -> str:
     if answered.late:
         return f"{answered.answer} late"
     return answered.answer if answered.would is None else f"would {answered.would}"
+
+
+def _note(answered: Answered) -> str:
+    """The rule that had a say, and what it says."""
+    rule = answered.rule
+    return "" if rule is None else "  ".join(filter(None, (rule.name, rule.message(answered.event))))
 
 
 def terminal_width() -> int | None:

@@ -22,6 +22,7 @@ class Style:
         self.color = color
         self.arrow = "→" if utf8 else "->"
         self.micro = "µ" if utf8 else "u"
+        self.dots = "…" if utf8 else "..."
 
     @classmethod
     def of(cls, stream: IO[Any], choice: str = "auto") -> Style:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from xenintro.units import format_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from xenintro.session import Summary
     from xenintro_cli.style import Style
 
+#: Columns that a list of rules may take.
+_WIDTH = 100
+
 
 def summary_lines(
-    summary: Summary, *, name: str, nr_vcpus: int, unanswered: int, deadline: float, style: Style
+    summary: Summary,
+    *,
+    name: str,
+    nr_vcpus: int,
+    unanswered: int,
+    deadline: float,
+    style: Style,
+    rules: Sequence[str] = (),
 ) -> list[str]:
     """The summary block.
 
@@ -23,6 +36,7 @@ def summary_lines(
         unanswered: requests without an answer when the ring was given up.
         deadline: seconds that a request waited at most.
         style: of the stream it goes to.
+        rules: names of those that were asked.
     """
 
     def duration(nanoseconds: float) -> str:
@@ -50,10 +64,28 @@ def summary_lines(
     if summary.deadline_missed:
         missed = f"{grouped(summary.deadline_missed)} requests waited for the deadline"
         lines.append(f"  {missed} ({duration(deadline * 1e9)}) and were allowed")
+    lines += _rules(summary, rules)
     if summary.policy_errors:
         decisions = "decision" if summary.policy_errors == 1 else "decisions"
-        lines.append(f"  {grouped(summary.policy_errors)} {decisions} failed; those events were allowed")
+        whose = ", ".join(f"{rule} {grouped(count)}" for rule, count in summary.errors.most_common())
+        lines.append(
+            f"  {grouped(summary.policy_errors)} {decisions} failed{whose and f' ({whose})'}; "
+            "those events were allowed"
+        )
     return lines
+
+
+def _rules(summary: Summary, asked: Sequence[str]) -> list[str]:
+    """How often each rule had a say, and what it said."""
+    counts = []
+    for rule in dict.fromkeys((*asked, *summary.rules)):
+        answers = [answer for one, answer in summary.said if one == rule and answer != "allow"]
+        said = f" ({', '.join(answers)})" if answers else ""
+        counts.append(f"{rule} {grouped(summary.rules[rule])}{said}")
+    text = ", ".join(counts)
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent="  rules: ", subsequent_indent=" " * 9, break_on_hyphens=False
+    )
 
 
 def grouped(number: int) -> str:

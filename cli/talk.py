@@ -15,7 +15,7 @@ from xenintro_cli.recording import Progress
 from xenintro_cli.summary import summary_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from xenintro.answered import Answered
     from xenintro.capture.recording import Recording
@@ -62,8 +62,11 @@ class Talk:
         if self._progress is not None:
             self._progress.clear()
 
-    def ended(self, session: Session, monitor: Monitor, dropped: int) -> None:
-        """The domain was given back, or could not be; ``dropped`` lines were not printed."""
+    def ended(self, session: Session, monitor: Monitor, dropped: int, rules: Sequence[str] = ()) -> None:
+        """The domain was given back, or could not be; ``dropped`` lines were not printed.
+
+        ``rules`` are the names of those that were asked.
+        """
         if self._stopping_ns is None:  # never attached: the error says it all
             return
         if not monitor.failures:
@@ -75,6 +78,7 @@ class Talk:
             nr_vcpus=monitor.info.nr_vcpus,
             unanswered=monitor.unanswered,
             deadline=monitor.deadline,
+            rules=rules,
             style=self._style,
         )
         for line in lines:

@@ -230,7 +230,8 @@ def _run(
             finally:
                 session.drained(monitor.drained)
         finally:
-            talk.ended(session, monitor, stream.dropped)
+            rules = [rule.name for policy in policies for rule in policy.rules]
+            talk.ended(session, monitor, stream.dropped, rules)
 
 
 def _observers(
@@ -247,7 +248,7 @@ def _observers(
     if choice.output_format == "jsonl":
         observers.append(JsonOutput(monitor.info.domid, monitor.info.name, stream.write))
     else:
-        observers.append(HumanOutput(choice.color, stream.write))
+        observers.append(HumanOutput(choice.color, stream.write, noted=bool(choice.policies)))
     return observers
 
 

@@ -51,7 +51,7 @@ class Summary:
             of events.
         rules: events by the rule that had a say, its answer sent or only noted.
         shown: events that the observers were given.
-        would: what rules would answer that are only observed, by rule and answer.
+        said: what rules answered, or would, by rule and answer: ``deny``, ``would deny``.
         policy_errors: decisions that failed: a rule could not decide, or answered what Xen would ignore.
         errors: the same by rule.
         deadline_missed: requests that waited for the deadline; those events were allowed.
@@ -60,7 +60,7 @@ class Summary:
     def __init__(self, clock: Callable[[], int] = monotonic_ns) -> None:
         self.pauses: dict[str, Histogram] = {}
         self.rules: Counter[str] = Counter()
-        self.would: Counter[tuple[str, str]] = Counter()
+        self.said: Counter[tuple[str, str]] = Counter()
         self.shown = 0
         self.policy_errors = 0
         self.errors: Counter[str] = Counter()
@@ -93,8 +93,8 @@ class Summary:
         self.deadline_missed += answered.late
         if answered.rule is not None:
             self.rules[answered.rule.name] += 1
-            if answered.would is not None:
-                self.would[answered.rule.name, answered.would] += 1
+            answer = answered.answer if answered.would is None else f"would {answered.would}"
+            self.said[answered.rule.name, answer] += 1
         pauses = self.pauses.get(answered.event.reason)
         if pauses is None:
             pauses = self.pauses[answered.event.reason] = Histogram()

@@ -118,7 +118,6 @@ class RulePolicy:
         path: of the file.
         all_rules: of the file, disabled ones too.
         rules: those that are asked.
-        denies: one of them may leave a register write undone.
     """
 
     def __init__(self, path: Path, rules: Sequence[TomlRule]) -> None:
@@ -126,7 +125,6 @@ class RulePolicy:
         self.path = path
         self.all_rules = tuple(rules)
         self.rules = tuple(rule for rule in rules if rule.enabled)
-        self.denies = any(rule.denies for rule in self.rules)
 
     def set_up(self, guest: Guest) -> None:
         """Forget what was seen of another guest."""

@@ -35,7 +35,10 @@ METRICS: Mapping[str, Row] = {
     "xenintro_vcpu_pause_seconds": Row("histogram", "How long vCPUs waited.", ("domain", "reason")),
     "xenintro_guest_paused_ratio": Row("gauge", "Share of the vCPUs' time spent waiting, last 5 s."),
     "xenintro_deadline_missed": Row("counter", "Requests answered by the deadline thread."),
-    "xenintro_policy_errors": Row("counter", "Decisions that failed; those events were allowed."),
+    "xenintro_rule_matches": Row("counter", "Events a rule had a say in.", ("domain", "rule", "mode")),
+    "xenintro_policy_errors": Row(
+        "counter", "Decisions that failed; those events were allowed.", ("domain", "rule")
+    ),
     "xenintro_attached": Row("gauge", "1 while the domain is watched."),
     "xenintro_attachments": Row("counter", "How often the domain was attached to."),
     "xenintro_capture_bytes": Row("counter", "Written into captures, before they are compressed."),
@@ -115,16 +118,17 @@ def families(
     single: Mapping[str, float] = {
         "xenintro_guest_paused_ratio": totals.recent.paused_ratio if attached else 0.0,
         "xenintro_deadline_missed": totals.deadline_missed,
-        "xenintro_policy_errors": totals.policy_errors,
         "xenintro_attached": int(attached),
         "xenintro_attachments": totals.attachments,
         "xenintro_capture_bytes": captured,
         "xenintro_tail_lines_dropped": dropped,
     }
-    labelled: Mapping[str, Mapping[str, int]] = {
+    labelled: Mapping[str, Mapping[str, int] | Mapping[tuple[str, str], int]] = {
         "xenintro_events": {reason: histogram.count for reason, histogram in pauses.items()},
         "xenintro_answers": totals.answers,
         "xenintro_would_answers": totals.would,
+        "xenintro_rule_matches": totals.matches,
+        "xenintro_policy_errors": totals.errors,
     }
     for name, row in METRICS.items():
         family = makers[row.kind](name, row.help, labels=row.labels)
@@ -132,7 +136,8 @@ def families(
             family.add_metric([domain], single[name])
         elif name in labelled:
             for label, value in labelled[name].items():
-                family.add_metric([domain, label], value)
+                labels = (label,) if isinstance(label, str) else label
+                family.add_metric([domain, *labels], value)
         elif isinstance(family, HistogramMetricFamily):
             for reason, histogram in pauses.items():
                 counts = zip(_BOUNDS, histogram.below(_BOUNDS), strict=True)

@@ -200,7 +200,7 @@ class Service:
             if self.control.tails and self._lines is not None:
                 first, line = self.totals.shown, self._lines.line
                 self.control.tail([line(answered, first + at) for at, answered in enumerate(batch)])
-            self.totals.count(batch)
+            self.totals.count(batch, enforce=self.enforce)
         now = monotonic()
         if now >= self._next_control or self._reload_asked or self._rotate_asked:
             self._next_control = now + _CONTROL_EVERY

@@ -29,6 +29,7 @@ class Totals:
     Attributes:
         answers: by their names.
         would: answers of policies that are only observed.
+        matches: events that a rule had a say in, by rule and mode.
         attachments: how often the domain was attached to.
         shown: events that were asked for; the next one's number in ``ctl tail``.
         recent: see `look`.
@@ -37,11 +38,13 @@ class Totals:
     def __init__(self) -> None:
         self.answers: Counter[str] = Counter()
         self.would: Counter[str] = Counter()
+        self.matches: Counter[tuple[str, str]] = Counter()
         self.attachments = 0
         self.shown = 0
         self.recent = Recent()
         self._ended: dict[str, Histogram] = {}
         self._counts: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
         self._summary: Summary | None = None
         self._before = (monotonic(), Histogram())
 
@@ -57,14 +60,18 @@ class Totals:
             for reason, pauses in summary.pauses.items():
                 self._ended.setdefault(reason, Histogram()).add(pauses)
             self._counts["policy_errors"] += summary.policy_errors
+            self._errors += summary.errors
             self._counts["deadline_missed"] += summary.deadline_missed
         self.recent = Recent()
 
-    def count(self, batch: list[Answered]) -> None:
+    def count(self, batch: list[Answered], *, enforce: bool = False) -> None:
         """Add what was answered and asked for."""
+        mode = "enforce" if enforce else "observe"
         self.shown += len(batch)
         for answered in batch:
             self.answers[answered.answer] += 1
+            if answered.rule is not None:
+                self.matches[answered.rule.name, mode] += 1
             if answered.would is not None:
                 self.would[answered.would] += 1
 
@@ -98,6 +105,14 @@ class Totals:
     def policy_errors(self) -> int:
         """Decisions that raised."""
         return self._counts["policy_errors"] + (self._summary.policy_errors if self._summary else 0)
+
+    @property
+    def errors(self) -> Counter[str]:
+        """The same by rule; what is no rule's is counted under an empty name."""
+        errors = self._errors + (self._summary.errors if self._summary else Counter())
+        if nobodys := self.policy_errors - errors.total():
+            errors[""] = nobodys
+        return errors
 
     @property
     def deadline_missed(self) -> int:

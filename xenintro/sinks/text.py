@@ -32,6 +32,8 @@ _INVALID_GFN = (1 << 64) - 1
 _WIDTHS = {"time": 15, "vcpu": 4, "event": 19, "what": 60, "where": 21, "answer": 8, "pause": 8}
 _WHAT_AT_LEAST = 43
 _DROPPED_FIRST = ("where", "time", "pause")
+#: What a rule says stands behind the columns, in what is left: a few characters say nothing.
+_NOTE, _NOTE_AT_LEAST = 26, 10
 
 
 class Palette(Protocol):
@@ -40,6 +42,7 @@ class Palette(Protocol):
     color: bool
     arrow: str
     micro: str
+    dots: str
 
     def event(self, text: str, reason: str) -> str:
         """The event's name in the hue of its kind."""
@@ -57,11 +60,13 @@ class Lines:
     Args:
         palette: colours and characters.
         width: columns of the terminal; None for no limit.
+        noted: events come with what rules say of them: the columns leave some room.
     """
 
-    def __init__(self, palette: Palette, width: int | None) -> None:
+    def __init__(self, palette: Palette, width: int | None, *, noted: bool = False) -> None:
         self._palette = palette
-        self._widths = _fitting(width)
+        self._width = width
+        self._widths = _fitting(width, noted=noted)
         self._template = "  ".join(
             f"{{{name}:{'>' if name == 'pause' else '<'}{width}}}" for name, width in self._widths.items()
         )
@@ -70,8 +75,19 @@ class Lines:
         """The names of the columns."""
         return self._palette.dim(self._template.format_map({name: name for name in _WIDTHS}).rstrip())
 
-    def line(self, event: Event, *, time_ns: int | None, answer: str | None, pause_ns: int | None) -> str:
-        """One event. Times are nanoseconds, since the epoch for ``time_ns``; None where unknown."""
+    def line(
+        self,
+        event: Event,
+        *,
+        time_ns: int | None,
+        answer: str | None,
+        pause_ns: int | None,
+        note: str = "",
+    ) -> str:
+        """One event. Times are nanoseconds, since the epoch for ``time_ns``; None where unknown.
+
+        ``note`` is what a rule says, shown as far as there is room.
+        """
         palette = self._palette
         cells = {
             "time": _clock(time_ns) if time_ns is not None else "-",
@@ -82,15 +98,27 @@ class Lines:
             "answer": "-" if answer is None else answer if answer.startswith("allow") else answer.upper(),
             "pause": "-" if pause_ns is None else format_ns(pause_ns).replace("µ", palette.micro),
         }
+        if note:
+            note = self._fitted(note, len(self._template.format_map(cells)))
         if palette.color:
             self._paint(cells, event.reason, answer)
-        return self._template.format_map(cells).rstrip()
+            note = note if answer in (None, "allow") else palette.alarm(note)
+        return f"{self._template.format_map(cells)}  {note}".rstrip()
+
+    def _fitted(self, note: str, used: int) -> str:
+        """As much of a note as there is room for."""
+        note = "".join(one if one.isprintable() else " " for one in note)
+        room = len(note) if self._width is None else self._width - used - 2
+        if room < min(_NOTE_AT_LEAST, len(note)):
+            return ""
+        dots = self._palette.dots
+        return note if len(note) <= room else note[: room - len(dots)] + dots
 
     def _paint(self, cells: dict[str, str], reason: str, answer: str | None) -> None:
         """Colour the cells, padded before: a terminal's escapes have no width."""
         palette = self._palette
         cells["event"] = palette.event(f"{reason:{_WIDTHS['event']}}", reason)
-        text = f"{cells['answer']:{_WIDTHS['answer']}}"
+        text = f"{cells['answer']:{self._widths['answer']}}"
         cells["answer"] = palette.dim(text) if answer in (None, "allow") else palette.alarm(text)
         cells["time"] = palette.dim(f"{cells['time']:{_WIDTHS['time']}}")
         cells["pause"] = palette.dim(f"{cells['pause']:>{_WIDTHS['pause']}}")
@@ -157,14 +185,18 @@ def _second(seconds: int) -> str:
     return f"{datetime.datetime.fromtimestamp(seconds).astimezone():%H:%M:%S}"
 
 
-def _fitting(width: int | None) -> dict[str, int]:
+def _fitting(width: int | None, *, noted: bool) -> dict[str, int]:
     widths = dict(_WIDTHS)
+    if noted:
+        widths["answer"] = len("would deny")
     if width is None:
         return widths
     for dropped in (*_DROPPED_FIRST, None):
         room = width - sum(widths.values()) - 2 * (len(widths) - 1) + widths["what"]
+        if noted and "where" in widths:
+            room -= _NOTE
         if room >= _WHAT_AT_LEAST or dropped is None:
             break
         del widths[dropped]
-    widths["what"] = max(min(room, widths["what"]), 0)
+    widths["what"] = max(min(room, _WHAT_AT_LEAST if noted else widths["what"]), 0)
     return widths
