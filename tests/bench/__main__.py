@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench.answering import codec_rows, take_to_answer_row
+from tests.bench.exports import export_rows
 from tests.bench.expressions import expression_rows
 from tests.bench.lab import lab_rows
 from tests.bench.simulator import simulator_rows
@@ -19,15 +20,23 @@ if TYPE_CHECKING:
 def main() -> None:
     """Measure everything that this machine can measure."""
     rows: list[Row] = []
-    for part in (codec_rows, expression_rows, take_to_answer_row, simulator_rows, lab_rows):
+    for part in (
+        codec_rows,
+        expression_rows,
+        take_to_answer_row,
+        simulator_rows,
+        export_rows,
+        lab_rows,
+    ):
         for row in part():
             rows.append(row)
-            print(_line(row), flush=True)
+            print(line(row), flush=True)
     Path("bench.json").write_text(json.dumps([_record(row) for row in rows], indent=1) + "\n")
     print("wrote bench.json", file=sys.stderr)
 
 
-def _line(row: Row) -> str:
+def line(row: Row) -> str:
+    """A row for people."""
     text = f"{row.name:<46} {_timing(row.ours)} {row.unit:<9}"
     if row.reference is not None and row.ratio is not None:
         text += f" {row.reference_name} {_timing(row.reference)}   ratio {_timing(row.ratio, 2)}"

@@ -23,8 +23,8 @@ LAYOUT = interface("vm_event-7", release="4.17")
 SLOTS = Path(__file__).parents[1] / "lab" / "slots"
 START_NS = 1_795_366_799_000_000_000
 
-#: Events in one write, as of a busy ring; nanoseconds from one event to the next, and to its answer.
-_BATCH, _STEP_NS, _PAUSE_NS = 8, 100_000, 27_000
+#: Events in one write; nanoseconds from one event to the next, and to its answer.
+_BATCH, _STEP_NS, _PAUSE_NS = 256, 100_000, 27_000
 
 #: Instructions and pages that the events are spread over.
 _CODE, _PAGES = 4096, 16384

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from xenintro.export import Options
 
 #: Events that are in memory at once: a row group.
-_ROWS = 1 << 16
+_ROWS = 1 << 15
 _HOUR_NS = 3_600_000_000_000
 
 _TYPES = {

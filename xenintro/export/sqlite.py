@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from xenintro.abi import Interface
+    from xenintro.abi import Field, Interface
     from xenintro.answered import Answered
     from xenintro.capture.info import CaptureInfo
     from xenintro.events import Event
@@ -179,11 +179,8 @@ def _register_reader(layout: Interface, reason: str) -> tuple[Sequence[str], Cal
     narrow = [one for one in registers if one.field.code != "Q"]
     names = [one.name for one in (*wide, *narrow)]
     words = itemgetter(*(-1 - one.field.offset // 8 for one in wide), 0)
-    unpack = [struct.Struct("<" + one.field.code.replace("segment", "I")).unpack_from for one in narrow]
-    cuts = [
-        (read, one.field.offset, one.shift, one.mask or 0xFFFFFFFF)
-        for read, one in zip(unpack, narrow, strict=True)
-    ]
+    unpack, place_of = _unpacker([one.field for one in narrow])
+    cuts = [(place_of[one.field.name], one.shift, one.mask or 0xFFFFFFFF) for one in narrow]
     short = [place for place, one in enumerate(narrow, len(wide)) if one.kind is Kind.U64]
     unfilled = [
         [place for place, one in enumerate((*wide, *narrow)) if one.field.name == name]
@@ -194,7 +191,8 @@ def _register_reader(layout: Interface, reason: str) -> tuple[Sequence[str], Cal
     def read(raw: bytes) -> list[Any]:
         # The whole slot as words of 16 digits, the last word first, by three calls.
         digits = ("0x" + raw[::-1].hex(" ", 8).replace(" ", " 0x")).split(" ")
-        values = [*words(digits)[:-1], *(one(raw, at)[0] >> shift & mask for one, at, shift, mask in cuts)]
+        small = unpack(raw)
+        values = [*words(digits)[:-1], *[small[place] >> shift & mask for place, shift, mask in cuts]]
         for place in short:
             values[place] = f"0x{values[place]:016x}"
         for places in unfilled:
@@ -204,3 +202,14 @@ def _register_reader(layout: Interface, reason: str) -> tuple[Sequence[str], Cal
         return values
 
     return names, read
+
+
+def _unpacker(fields: Iterable[Field]) -> tuple[Callable[[bytes], tuple[int, ...]], Mapping[str, int]]:
+    """Reads fields by one call; and where in its result each is."""
+    layout, at = "<", 0
+    place_of: dict[str, int] = {}
+    for field in sorted(set(fields), key=lambda one: one.offset):
+        place_of[field.name] = len(place_of)
+        layout += f"{field.offset - at}x{field.code.replace('segment', 'I')}"
+        at = field.offset + field.size
+    return struct.Struct(layout).unpack_from, place_of

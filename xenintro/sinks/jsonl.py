@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import struct
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -80,8 +80,12 @@ def payload_members(kind: type[Event]) -> Mapping[str, str]:
 def timestamp(ns: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 in UTC with nine digits."""
     seconds, fraction = divmod(ns, 1_000_000_000)
-    when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return f"{when:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+    return f"{_second(seconds)}.{fraction:09d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _payload(event: Event) -> dict[str, Any]:
@@ -124,15 +128,21 @@ def _reader(fields: tuple[Field, ...]) -> Callable[[bytes], dict[str, Any]]:
         at = offset + struct.calcsize(f"<{code}")
     unpack = struct.Struct(layout).unpack_from
     names = [field.name for field in fields]
-    order = [places.index((field.offset, _CODE.get(field.code, field.code))) for field in fields]
-    converters = [_converter(field) for field in fields]
+    runs: list[tuple[Callable[[int], Any] | None, int, int]] = []
+    for field in fields:
+        place, convert = places.index((field.offset, _CODE.get(field.code, field.code))), _converter(field)
+        if runs and runs[-1][0] is convert and runs[-1][2] == place:
+            runs[-1] = (convert, runs[-1][1], place + 1)
+        else:
+            runs.append((convert, place, place + 1))
 
     def read(raw: bytes) -> dict[str, Any]:
         values = unpack(raw)
-        return {
-            name: values[place] if convert is None else convert(values[place])
-            for name, place, convert in zip(names, order, converters, strict=True)
-        }
+        converted: list[Any] = []
+        for convert, start, end in runs:
+            part = values[start:end]
+            converted += part if convert is None else map(convert, part)
+        return dict(zip(names, converted, strict=True))
 
     return read
 
@@ -143,9 +153,11 @@ def _converter(field: Field) -> Callable[[int], Any] | None:
         return hex
     if field.bits:
         return lambda value: value >> field.shift & (1 << field.bits) - 1
-    if field.code == "segment":
-        return lambda value: {"limit": value & 0xFFFFF, "ar": value >> 20}
-    return None
+    return _segment if field.code == "segment" else None
+
+
+def _segment(packed: int) -> dict[str, int]:
+    return {"limit": packed & 0xFFFFF, "ar": packed >> 20}
 
 
 _CODE = {"segment": "I"}
