@@ -29,7 +29,7 @@ VERBS = {
     "record": Verb("Keep", "write a capture"),
     "inspect": Verb("Keep", "what is in a capture"),
     "export": Verb("Keep", "turn a capture into a table, a timeline, a flame graph"),
-    "policy": Verb("Decide", "check, test and list rules"),
+    "policy": Verb("Decide", "check, test, explain and compare rules"),
     "serve": Verb("Operate", "run as a service for one domain"),
     "ctl": Verb("Operate", "status, reload, mode, rotate, tail of a running service"),
     "rescue": Verb("Operate", "release a domain whose watcher died"),

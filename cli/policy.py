@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 VERBS: Mapping[str, str] = {
     "check": "find every mistake in files of rules",
     "test": "run the tests that rules carry",
-    "fields": "the fields, functions and names that rules and filters know",
+    "explain": "what each rule makes of one event, and why",
+    "diff": "what another policy would have answered",
+    "fields": "what conditions may ask of an event",
     "list": "the rules of files, or those that come with xenintro",
 }
 
@@ -41,10 +43,11 @@ class Group(click.Group):
 
 @click.group(cls=Group, name="policy")
 def command() -> None:
-    """Check, test and list policies; none of it needs Xen.
+    """Check, test and explain policies; none of it needs Xen.
 
     \b
     Examples:
       xenintro policy check rules.toml
       xenintro policy test rules.toml
+      xenintro policy explain rules.toml event.json
     """  # noqa: D301 - click takes the backspace for a mark

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.capture.making import answered, write_capture
 from tests.cli.runner import Outcome, xenintro
+from tests.cli.simulated import simulated_host
 from tests.slots import make_slot
 from xenintro.abi import interface
 from xenintro.policy.spec import library
@@ -41,6 +44,8 @@ LSTAR = make_slot(
     V7, 5, payload={"msr": 0xC0000082, "old_value": 1, "new_value": 2}, registers={"rip": 0x1000}, paused=True
 )
 
+STAR = make_slot(V7, 5, payload={"msr": 0xC0000081}, paused=True)
+
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
@@ -57,7 +62,7 @@ def policy(*args: object) -> Outcome:
 def test_help_lists_the_verbs() -> None:
     outcome = policy("--help")
     assert outcome.code == 0
-    for verb in ("check", "test", "list"):
+    for verb in ("check", "test", "explain", "diff", "fields", "list"):
         assert f"\n  {verb}" in outcome.stdout
         assert policy(verb, "--help").code == 0
 
@@ -136,6 +141,119 @@ def test_tests_on_slots(rules: Path) -> None:
     rules.with_name("lstar.bin").write_bytes(LSTAR)
     rules.write_text(RULES + '[[rule.test]]\nslot = "lstar.bin"\nexpect = "deny"\nrule = "freeze"\n')
     assert policy("test", rules).stdout.endswith("2 passed, 0 failed\n")
+
+
+def test_explain_a_slot(rules: Path) -> None:
+    slot = rules.with_name("lstar.bin")
+    slot.write_bytes(LSTAR)
+    outcome = policy("explain", rules, slot)
+    assert outcome.code == 0
+    lines = [line.rstrip() for line in outcome.stdout.splitlines()]
+    assert lines[0].split()[1:6] == ["v0", "mov_to_msr", "lstar", "0x1", "→"]
+    assert "freeze  (line 6)  matches" in lines
+    assert any(line.split() == ["true", "old_value", "!=", "0"] for line in lines)
+    assert "note  (line 19)  would match, but is not asked" in lines
+    assert "answer   deny" in lines
+    assert "message  lstar becomes 0x2" in lines
+    assert any(line.startswith("  0000  07 00 00 00 41 00 00 00 05") for line in lines)
+
+
+def test_explain_says_what_was_false(rules: Path) -> None:
+    slot = rules.with_name("star.bin")
+    slot.write_bytes(STAR)
+    lines = [line.split() for line in policy("explain", rules, slot).stdout.splitlines()]
+    assert ["freeze", "(line", "6)", "does", "not", "match"] in lines
+    assert ["false", "msr", "in", "syscall_msrs"] in lines
+    assert ["not", "asked", "old_value", "!=", "0"] in lines
+    assert ["answer", "allow"] in lines
+
+
+def test_explain_a_line_of_watch(rules: Path) -> None:
+    with simulated_host() as host:
+        line = host.run("watch", "-d", "1", "-e", "msr:lstar", "--format", "jsonl", "-c", "1").stdout
+    for args, stdin in (((str(rules), "-"), line.encode()),):
+        outcome = xenintro("policy", "explain", *args, stdin=stdin)
+        assert outcome.code == 0, outcome.stderr
+        assert "answer   deny" in outcome.stdout.splitlines()
+        assert json.loads(line)["mov_to_msr"]["new_value"] in outcome.stdout
+
+
+@pytest.mark.parametrize("data", [b"{", b"{}", b"[]", b"\0" * 17, b'{"reason":"cpuid","cpuid":{"leaf":"x"}}'])
+def test_explain_what_is_no_event(rules: Path, data: bytes) -> None:
+    place = rules.with_name("event")
+    place.write_bytes(data)
+    outcome = policy("explain", rules, place)
+    assert outcome.code in (2, 7)
+    assert len(outcome.error) >= 1
+
+
+def captured(path: Path, *slots: bytes) -> Path:
+    """A capture with a request a millisecond."""
+    batch = [answered(raw, V7, taken_ns=10**18 + at * 10**6) for at, raw in enumerate(slots)]
+    return write_capture(path, [batch], V7)
+
+
+def test_explain_a_request_of_a_capture(rules: Path) -> None:
+    rules.write_text(
+        '[[rule]]\nname = "third"\non = "mov_to_msr"\nwhen = "seen(3, \'1s\')"\nanswer = "deny"\n'
+    )
+    capture = captured(rules.with_name("some.pcapng"), LSTAR, LSTAR, LSTAR, LSTAR)
+    for seq, answer in ((0, "allow"), (1, "allow"), (2, "deny"), (3, "deny")):
+        assert f"answer   {answer}\n" in policy("explain", rules, capture, "--seq", seq).stdout
+    outcome = policy("explain", rules, capture, "--seq", 4)
+    assert outcome.code == 2
+    assert "has no request 4" in outcome.stderr
+
+
+def test_a_test_on_a_capture(rules: Path) -> None:
+    captured(rules.with_name("some.pcapng"), STAR, LSTAR)
+    rules.write_text(
+        RULES
+        + '[[rule.test]]\ncapture = "some.pcapng"\nseq = 0\nexpect = "allow"\nsay = "star"\n'
+        + '[[rule.test]]\ncapture = "some.pcapng"\nseq = 1\nexpect = "deny"\nrule = "freeze"\n'
+        + '[[rule.test]]\ncapture = "some.pcapng"\nseq = 2\nexpect = "deny"\nrule = "freeze"\n'
+    )
+    outcome = policy("test", rules)
+    assert outcome.code == 8
+    assert "3 passed, 1 failed" in outcome.stdout
+    assert "some.pcapng has no request 2" in outcome.stdout
+
+
+def test_diff(rules: Path) -> None:
+    capture = captured(rules.with_name("some.pcapng"), *[LSTAR] * 5, STAR)
+    new = rules.with_name("new.toml")
+    new.write_text(RULES.replace('"deny"\nsay', '"skip"\nsay'))
+    outcome = policy("diff", rules, new, "-r", capture)
+    assert outcome.code == 0, outcome.stderr
+    lines = outcome.stdout.splitlines()
+    assert lines[:3] == ["5 of 6 requests are answered otherwise", "", "5 x  deny (freeze) → skip (freeze)"]
+    assert [line.split()[:4] for line in lines[3:]] == [
+        [str(at), time, "v0", "mov_to_msr"] for at, time in enumerate(line.split()[1] for line in lines[3:])
+    ]
+    assert len(lines) == 6
+    assert policy("diff", rules, rules, "-r", capture).stdout == "0 of 6 requests are answered otherwise\n"
+
+
+def test_diff_with_a_policy_in_python(rules: Path) -> None:
+    capture = captured(rules.with_name("some.pcapng"), LSTAR, STAR)
+    python = rules.with_name("new.py")
+    python.write_text(
+        "from xenintro.response import Response\n"
+        "def decide(event, guest):\n"
+        "    assert event.msr != 0xC0000081\n"
+        "    return Response.emulate()\n"
+    )
+    text = policy("diff", rules, python, "-r", capture).stdout
+    assert "deny (freeze) → error: Xen honours emulate only for" in text
+    assert "allow (note) → error: new: AssertionError" in text
+
+
+def test_diff_of_a_torn_capture(rules: Path) -> None:
+    capture = captured(rules.with_name("some.pcapng"), LSTAR, LSTAR)
+    capture.write_bytes(capture.read_bytes()[:-300])
+    outcome = policy("diff", rules, rules, "-r", capture)
+    assert outcome.code == 7
+    assert "requests are answered otherwise" in outcome.stdout
 
 
 def test_list(rules: Path) -> None:

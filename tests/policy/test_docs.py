@@ -1,45 +1,58 @@
-"""docs/expressions.md is true."""
+"""Every file and command of docs/policies.md, in the order of the page."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-import pytest
+from tests.cli.runner import environment
+from xenintro.policy.answers import ACTIONS
+from xenintro.policy.rules import LEVELS
+from xenintro.policy.spec import library
 
-from xenintro.policy.expression import compile_expression, compile_filter
-from xenintro.policy.functions import FUNCTIONS
-from xenintro.policy.scope import SYMBOLS
-from xenintro.policy.state import MAX_TIMES, MAX_VCPUS
-from xenintro.policy.syntax import MAX_DEPTH, MAX_LENGTH, MAX_NODES, MAX_STRING
-from xenintro.policy.tree import MAX_BITS
-
-TEXT = (Path(__file__).parents[2] / "docs" / "expressions.md").read_text()
-EXAMPLES = re.search(r"```\n(.*?)```", TEXT, flags=re.DOTALL)[1].splitlines()  # type: ignore[index]
+PAGE = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
+BLOCKS = re.findall(r"```(\w+)(?: (\S+))?\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_example(example: str) -> None:
-    reason, text = example.split(maxsplit=1)
-    names = {"known_roots": [0x102]}
-    one = (
-        compile_filter(text, names=names)
-        if reason == "filter"
-        else compile_expression(text, reason, names=names)
+def test_every_command_prints_what_the_page_says(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    bin_directory = tmp_path / "bin"
+    bin_directory.mkdir()
+    command = bin_directory / "xenintro"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m xenintro_cli "$@"\n')
+    command.chmod(0o755)
+    for kind, name, text in BLOCKS:
+        if kind == "console":
+            run(text, tmp_path, bin_directory)
+        else:
+            (tmp_path / name).write_text(text)
+
+
+def run(session: str, directory: Path, bin_directory: Path) -> None:
+    """A shell session: commands behind $, and what they print; ``...`` stands for anything."""
+    pieces = re.split(r"^\$ (.*)\n", session, flags=re.MULTILINE)[1:]
+    commands = pieces[::2]
+    script = "".join(f"{command}\nstatus=$?; echo ---- $status; (exit $status)\n" for command in commands)
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=directory,
+        env=environment(PATH=f"{bin_directory}:{os.environ['PATH']}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+        check=False,
     )
-    assert one.constant is None
+    printed = re.split(r"^---- \d+\n", done.stdout, flags=re.MULTILINE)
+    assert printed.pop() == ""
+    for command, expected, got in zip(commands, pieces[1::2], printed, strict=True):
+        pattern = re.escape(expected.strip()).replace(re.escape("..."), ".*")
+        assert re.fullmatch(pattern, got.strip(), flags=re.DOTALL), f"{command}\n{got}"
 
 
-def test_every_function_is_there_and_no_other() -> None:
-    table = TEXT.partition("## Functions")[2].partition("## ")[0]
-    named = set(re.findall(r"`(\w+)\(", "".join(line.partition(" |")[0] for line in table.splitlines())))
-    assert named == set(FUNCTIONS)
-
-
-def test_numbers_that_have_names() -> None:
-    assert set(re.findall(r"\b(?:CR\d|EFER|RFLAGS)_\w+", TEXT)) <= set(SYMBOLS)
-
-
-def test_limits() -> None:
-    for number in (MAX_LENGTH, MAX_NODES, MAX_DEPTH, MAX_STRING, MAX_BITS, MAX_TIMES, MAX_VCPUS):
-        assert re.search(rf"\b{number}\b", TEXT), number
+def test_the_tables_are_complete() -> None:
+    for word in (*ACTIONS, *LEVELS, *(path.stem for path in library())):
+        assert re.search(rf"`{word}\b", PAGE), word
