@@ -27,6 +27,7 @@ VERBS = {
     "watch": Verb("Look", "print events as they happen"),
     "decode": Verb("Look", "print the requests on a raw ring page"),
     "record": Verb("Keep", "write a capture"),
+    "replay": Verb("Keep", "run a capture through a policy again"),
     "inspect": Verb("Keep", "what is in a capture"),
     "export": Verb("Keep", "turn a capture into a table, a timeline, a flame graph"),
     "policy": Verb("Decide", "check, test, explain and compare rules"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from xenintro.capture.naming import Rotation
 from xenintro.errors import UsageError
@@ -14,7 +15,7 @@ from xenintro.sinks.stderr import NeverWaiting
 from xenintro.units import parse_duration, parse_int
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -132,6 +133,11 @@ def rotate(function: F) -> F:
     )(function)
 
 
+policies = click.option(
+    "-p", "--policy", multiple=True, metavar="FILE", help="Who decides; the first rule with a say wins."
+)
+
+
 def policy(function: F) -> F:
     """Adds ``--policy`` and ``--mode``."""
     function = click.option(
@@ -141,9 +147,7 @@ def policy(function: F) -> F:
         show_default=True,
         help="Show what policies would answer and allow everything, or send it.",
     )(function)
-    return click.option(
-        "-p", "--policy", multiple=True, metavar="FILE", help="Who decides; the first rule with a say wins."
-    )(function)
+    return policies(function)
 
 
 def domain(function: F) -> F:
@@ -165,3 +169,19 @@ def _set_level(ctx: click.Context, param: click.Parameter, value: int) -> None:
     logging.basicConfig(
         format="%(levelname)s: %(message)s", level=levels[min(value, 2)], stream=NeverWaiting()
     )
+
+
+def is_given(name: str) -> bool:
+    """Whether an option is on the command line: defaults and the environment do not count."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def refuse(names: Container[str], what: str, *, why: str, hint: str = "") -> None:
+    """Pass a command line that has none of these options.
+
+    Raises:
+        UsageError: it has one, which makes no sense because of ``what``.
+    """
+    for param in click.get_current_context().command.params:
+        if param.name in names and is_given(param.name):
+            raise UsageError(f"{param.opts[-1]} is for a live domain, and {what}", why=why, hint=hint)

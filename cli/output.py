@@ -6,7 +6,8 @@ import os
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -32,14 +33,17 @@ class JsonOutput:
     """JSON Lines of answered requests.
 
     Args:
-        domid: the domain.
+        domid: the domain, None where unknown.
         domain: its name, None where unknown.
         write: where lines go.
+        recorded: times are those of a capture.
     """
 
-    def __init__(self, domid: int, domain: str | None, write: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, domid: int | None, domain: str | None, write: Callable[[bytes], None], *, recorded: bool = False
+    ) -> None:
         self._write = write
-        self._lines = AnsweredLines(domid, domain)
+        self._lines = AnsweredLines(domid, domain, recorded=recorded)
         self._seq = 0
 
     def __call__(self, batch: list[Answered]) -> None:
@@ -56,10 +60,19 @@ class HumanOutput:
         color: ``auto``, ``always`` or ``never``.
         write: where lines go.
         noted: rules have a say, and leave notes.
+        recorded: times are those of a capture.
     """
 
-    def __init__(self, color: str, write: Callable[[bytes], None], *, noted: bool = False) -> None:
+    def __init__(
+        self,
+        color: str,
+        write: Callable[[bytes], None],
+        *,
+        noted: bool = False,
+        recorded: bool = False,
+    ) -> None:
         self._write = write
+        self._offset_ns = 0 if recorded else _CLOCK_OFFSET_NS
         self._lines = Lines(Style.of(sys.stdout, color), terminal_width(), noted=noted)
         self._encoding = sys.stdout.encoding
         self._started = False
@@ -69,7 +82,7 @@ class HumanOutput:
         lines = [
             self._lines.line(
                 answered.event,
-                time_ns=answered.taken_ns + _CLOCK_OFFSET_NS,
+                time_ns=answered.taken_ns + self._offset_ns,
                 answer=_answer(answered),
                 pause_ns=answered.pause_ns,
                 note=_note(answered),
@@ -110,21 +123,27 @@ def encoded(lines: list[str], encoding: str | None) -> bytes:
     return text.encode(encoding or "utf-8", errors="replace")
 
 
-def write(data: bytes) -> None:
-    """Write and flush.
+def writer() -> Callable[[bytes], None]:
+    """`write` to what is stdout now, wherever others are led meanwhile."""
+    return partial(write, stream=sys.stdout)
+
+
+def write(data: bytes, stream: TextIO | None = None) -> None:
+    """Write to stdout and flush.
 
     Raises:
         ReaderGoneError: nobody reads any more.
         XenintroError: the output cannot be written, for instance because the disk is full.
     """
+    stream = stream or sys.stdout
     try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        stream.buffer.write(data)
+        stream.buffer.flush()
     except BrokenPipeError as error:
         raise ReaderGoneError from error
     except OSError as error:
         # What is buffered would fail again when Python closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise cannot_write(error) from error
 
 

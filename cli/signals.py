@@ -19,18 +19,19 @@ ALL_ENDING = (*ENDING, *HANGUP_AND_USER)
 
 
 @contextmanager
-def stopped_by_signals(session: Session, stream: LiveStream) -> Iterator[None]:
+def stopped_by_signals(session: Session, stream: LiveStream | None = None) -> Iterator[None]:
     """Let every signal that a terminal or a service manager sends end the session in order.
 
-    Ctrl-Z holds back the output until the job goes on (SIGCONT): the guest is answered meanwhile. What was
+    Ctrl-Z holds back a live stream until the job goes on (SIGCONT): the guest is answered meanwhile. What was
     ignored before (nohup) stays ignored.
     """
     before: dict[int, Any] = {}
     for number in ALL_ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, lambda *_: session.stop())
-    before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, lambda *_: stream.hold())
-    before[signal.SIGCONT] = signal.signal(signal.SIGCONT, lambda *_: stream.go_on())
+    if stream is not None:
+        before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, lambda *_: stream.hold())
+        before[signal.SIGCONT] = signal.signal(signal.SIGCONT, lambda *_: stream.go_on())
     try:
         yield
     finally:

@@ -57,10 +57,11 @@ def summary_lines(
         cells = "".join(f"{duration(value):>10}" for value in times)
         lines.append(f"  {style.event(f'{reason:<20}', reason)}{grouped(pauses.count):>10}  {cells}")
     guest_ns = summary.duration_ns * nr_vcpus
-    lines.append(
-        f"  guest paused {duration(summary.paused_ns)} of {duration(guest_ns)} of vCPU time"
-        f" ({100 * summary.paused_ns / guest_ns:.1f} %)"
-    )
+    if guest_ns:  # slots from elsewhere have no times
+        lines.append(
+            f"  guest paused {duration(summary.paused_ns)} of {duration(guest_ns)} of vCPU time"
+            f" ({100 * summary.paused_ns / guest_ns:.1f} %)"
+        )
     if summary.deadline_missed:
         missed = f"{grouped(summary.deadline_missed)} requests waited for the deadline"
         lines.append(f"  {missed} ({duration(deadline * 1e9)}) and were allowed")

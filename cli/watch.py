@@ -19,6 +19,7 @@ from xenintro_cli import options
 from xenintro_cli.ending import guarded
 from xenintro_cli.host import find_domain, libraries
 from xenintro_cli.output import HumanOutput, JsonOutput
+from xenintro_cli.recorded import show
 from xenintro_cli.recording import Keep
 from xenintro_cli.signals import ALL_ENDING, stopped_by_signals
 from xenintro_cli.stream import LiveStream
@@ -41,6 +42,7 @@ _GRACE = 1.0
 
 @click.command(name="watch")
 @options.domain
+@click.option("-r", "--read", metavar="FILE", help="Show a capture as it was shown; - is stdin.")
 @options.events
 @click.option("-c", "--count", type=click.IntRange(min=1), help="Stop after this many events.")
 @click.option("-t", "--duration", type=options.Duration(), help="Stop after this long: 30s, 500ms.")
@@ -56,6 +58,7 @@ _GRACE = 1.0
 def command(
     domid: int | None,
     name: str | None,
+    read: str | None,
     events: tuple[str, ...],
     count: int | None,
     duration: float | None,
@@ -81,24 +84,23 @@ def command(
       xenintro watch --domid 1 -e cr3 -c 20
       xenintro watch --name win10 -e mem:w@0x104-0x10f,msr:lstar --format jsonl
       xenintro watch --name win10 -w win10.pcapng
+      xenintro watch -r win10.pcapng -e msr:lstar
     """  # noqa: D301 - click takes the backspace for a mark
-    return watch(
-        Choice(
-            domid=domid,
-            name=name,
-            events=",".join(events),
-            count=count,
-            duration=duration,
-            policies=policy,
-            enforce=mode == "enforce",
-            deadline=deadline,
-            keep=kept(write, rotate, keep, force=force),
-            output_format=output_format,
-            color=color,
-            quiet=quiet,
-        ),
-        selection,
+    choice = Choice(
+        domid=domid,
+        name=name,
+        events=",".join(events),
+        count=count,
+        duration=duration,
+        policies=policy,
+        enforce=mode == "enforce",
+        deadline=deadline,
+        keep=kept(write, rotate, keep, force=force),
+        output_format=output_format,
+        color=color,
+        quiet=quiet,
     )
+    return watch(choice, selection) if read is None else show(read, choice)
 
 
 def kept(write: Path | None, rotate: Rotation | None, keep: int | None, *, force: bool) -> Keep | None:
@@ -202,6 +204,7 @@ def _run(
                 enforce=choice.enforce,
             ),
             monitor.guest,
+            monitor.steps,
         )
     session = Session(
         monitor,

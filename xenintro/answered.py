@@ -24,6 +24,7 @@ class Answered(NamedTuple):
             later was dropped.
         asked: the policy was asked, or there was none; it is not about a request that the deadline thread
             answered before the loop came to it, nor once the session is to end.
+        recovered: from a capture, written after the death of who answered: what a policy had to say is lost.
     """
 
     event: Event
@@ -35,6 +36,7 @@ class Answered(NamedTuple):
     would: str | None = None
     late: bool = False
     asked: bool = True
+    recovered: bool = False
 
     @property
     def pause_ns(self) -> int | None:

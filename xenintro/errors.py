@@ -76,6 +76,10 @@ class IllegalResponseError(PolicyError):
     """A response that Xen would ignore for this reason, version or state."""
 
 
+class AnswersDifferError(PolicyError):
+    """A replay gives other answers than were recorded."""
+
+
 class RulesError(PolicyError):
     """Mistakes in a file of rules; it reads as the first of them.
 

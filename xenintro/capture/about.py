@@ -7,10 +7,11 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from time import monotonic_ns, time_ns
+from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from xenintro.capture.info import CaptureInfo
+from xenintro.policy.spec import rules_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,7 @@ def about(monitor: Monitor, xen: str, *, events: str, policies: Sequence[str], e
         enforce: their answers are sent.
     """
     domain, layout, system = monitor.info, monitor.interface, os.uname()
+    now_ns = monotonic_ns()
     return CaptureInfo(
         abi=layout.id,
         arch=layout.arch,
@@ -39,18 +41,25 @@ def about(monitor: Monitor, xen: str, *, events: str, policies: Sequence[str], e
         uuid=domain.uuid,
         nr_vcpus=domain.nr_vcpus,
         events=events,
-        policies={spec: _sha256(spec) for spec in policies},
+        policies=hashes(policies),
         mode=("enforce" if enforce else "observe") if policies else None,
         deadline=monitor.deadline,
-        started_ns=time_ns(),
-        monotonic_ns=monotonic_ns(),
+        machine=monitor.machine,
+        # The times that policies are told, so that a replay tells them the same.
+        started_ns=now_ns + monitor.guest.offset_ns,
+        monotonic_ns=now_ns,
         version=version("xenintro"),
         os=f"{system.sysname} {system.release}",
         command=tuple(sys.argv),
     )
 
 
+def hashes(policies: Sequence[str]) -> dict[str, str]:
+    """The SHA-256 of the files that policies come from, by what they are called; empty if it is no file."""
+    return {spec: _sha256(spec) for spec in policies}
+
+
 def _sha256(spec: str) -> str:
     """Of the file that a policy comes from; empty if it is none."""
-    path = Path(spec if Path(spec).is_file() else spec.rpartition(":")[0])
+    path = rules_path(spec) or Path(spec if Path(spec).is_file() else spec.rpartition(":")[0])
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -6,6 +6,9 @@ from typing import Annotated
 
 import msgspec
 
+from xenintro.legality import Machine
+from xenintro.xen.stepping import StepState
+
 #: A time in nanoseconds: not before the epoch, and in 64 bits.
 _Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
@@ -25,6 +28,8 @@ class CaptureInfo(msgspec.Struct, frozen=True, kw_only=True):
         policies: files, with their SHA-256.
         mode: ``observe`` or ``enforce``; None without a policy.
         deadline: seconds that a request waited at most.
+        machine: what answers could rely on.
+        steps: what was under way when the file was begun: it goes on where another ended.
         started_ns: nanoseconds since the epoch.
         monotonic_ns: CLOCK_MONOTONIC at the same instant.
         version: of the xenintro that wrote it.
@@ -44,6 +49,8 @@ class CaptureInfo(msgspec.Struct, frozen=True, kw_only=True):
     policies: dict[str, str] = {}
     mode: str | None = None
     deadline: float | None = None
+    machine: Machine | None = None
+    steps: StepState = StepState()
     started_ns: _Nanoseconds = 0
     monotonic_ns: _Nanoseconds = 0
     version: str = ""

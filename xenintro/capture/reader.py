@@ -338,9 +338,9 @@ class Capture:
             raise ValueError(f"a response of {len(data)} bytes")
         if time_ns < request.taken_ns:
             raise ValueError("a response before its request")
-        answer, rule, would, late, asked = remark(texts)
+        answer, rule, would, late, asked, recovered = remark(texts)
         request.answered = Answered(
-            *(event, answer, data, request.taken_ns, time_ns), rule, would, late, asked
+            *(event, answer, data, request.taken_ns, time_ns), *(rule, would, late, asked, recovered)
         )
         request.done = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime
-from time import monotonic, monotonic_ns, time_ns
+from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -15,9 +15,10 @@ from xenintro.capture.packing import Packing
 from xenintro.capture.stream import zstd_module
 from xenintro.capture.writer import CaptureWriter
 from xenintro.errors import CaptureError, NotSupportedError, UsageError
+from xenintro.xen.stepping import StepState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from xenintro.answered import Answered
@@ -82,6 +83,7 @@ class Recording:
         self._packing: Packing | None = None
         self._info: CaptureInfo | None = None
         self._guest: Guest | None = None
+        self._steps: Callable[[], StepState] = StepState
         self._closed_size = self._next_id = 0
         self._until = 0.0
         self.files: list[Path] = []
@@ -106,14 +108,24 @@ class Recording:
         """Whether files are compressed when they are closed."""
         return bool(self._naming.compression)
 
-    def begin(self, info: CaptureInfo, guest: Guest | None = None) -> None:
-        """Open the first file; what policies read of the guest is recorded too.
+    def begin(
+        self,
+        info: CaptureInfo,
+        guest: Guest | None = None,
+        steps: Callable[[], StepState] = StepState,
+    ) -> None:
+        """Open the first file.
+
+        Args:
+            info: what every file says of itself.
+            guest: what policies read of it is recorded too.
+            steps: tells what is under way when a file is begun.
 
         Raises:
             UsageError: it is there.
             CaptureError: it cannot be written.
         """
-        self._info, self._guest = info, guest
+        self._info, self._guest, self._steps = info, guest, steps
         self._open()
         if guest is not None:
             guest.reads = []
@@ -218,7 +230,10 @@ class Recording:
 
     def _open(self) -> None:
         assert self._info is not None
-        info = replace(self._info, started_ns=time_ns(), monotonic_ns=monotonic_ns())
+        now_ns = monotonic_ns()
+        started_ns = now_ns + self._info.started_ns - self._info.monotonic_ns
+        times = {"started_ns": started_ns, "monotonic_ns": now_ns}
+        info = replace(self._info, **times, steps=self._steps())
         path = self._naming.next(datetime.now(UTC), self.files[-1] if self.files else None)
         self._writer = CaptureWriter(path, info, force=self._force, first_id=self._next_id)
         self._until = monotonic() + (self._rotation.seconds or 0.0)

@@ -69,6 +69,7 @@ class Remark(NamedTuple):
     would: str | None = None
     late: bool = False
     asked: bool = True
+    recovered: bool = False
 
 
 _NOTHING = Remark()
@@ -119,7 +120,8 @@ def remark(texts: Sequence[str]) -> Remark:
             texts[1] if len(texts) > 1 else None,
         )
     would = unquote(said["would"]) if "would" in said else None
-    return Remark(unquote(name), rule, would, late="late" in said, asked="unasked" not in said)
+    flags = ("late" in said, "unasked" not in said, "recovered" in said)
+    return Remark(unquote(name), rule, would, *flags)
 
 
 def _word(text: str) -> str:

@@ -86,7 +86,7 @@ class CaptureWriter:
         return self._first_id + self.requests
 
     def write(self, batch: Sequence[Answered], reads: Mapping[int, Sequence[GuestRead]] = _NOTHING) -> None:
-        """Write requests and their responses, in the order of their times.
+        """Write requests in their order, and among them responses in that of their times.
 
         Args:
             batch: what was answered; an empty response means that there was no answer.
@@ -99,16 +99,18 @@ class CaptureWriter:
             return
         offset_ns, packet_id, packet = self._offset_ns, self.next_id, self._slots.block
         timed: list[tuple[int, bytes]] = []
+        in_order_ns = 0  # since when a late request waited is not known exactly: maybe before those before it
         for at, answered in enumerate(batch):
             event, taken_ns = answered.event, answered.taken_ns
             vcpu_id, time_ns = event.vcpu_id, taken_ns + offset_ns
-            timed.append((taken_ns, packet(event.raw, time_ns, INBOUND, packet_id, vcpu_id)))
-            timed += [(taken_ns, _memory(read, time_ns, packet_id, vcpu_id)) for read in reads.get(at, ())]
+            in_order_ns = max(in_order_ns, taken_ns)
+            timed.append((in_order_ns, packet(event.raw, time_ns, INBOUND, packet_id, vcpu_id)))
+            timed += [(in_order_ns, _memory(read, time_ns, packet_id, vcpu_id)) for read in reads.get(at, ())]
             if answered.response:
                 time_ns = answered.answered_ns + offset_ns
                 said = comments(answered)
                 response = packet(answered.response, time_ns, OUTBOUND, packet_id, vcpu_id, *said)
-                timed.append((answered.answered_ns, response))
+                timed.append((max(in_order_ns, answered.answered_ns), response))
             packet_id += 1
         timed.sort(key=itemgetter(0))
         self._put(b"".join([block for _, block in timed]))

@@ -14,11 +14,14 @@ from xenintro.errors import UsageError, XenintroError
 from xenintro.service.config import rotation_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xenintro.answered import Answered
     from xenintro.capture.info import CaptureInfo
     from xenintro.capture.pending import Pending
     from xenintro.guest import Guest
     from xenintro.service.config import Capture
+    from xenintro.xen.stepping import StepState
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ class ServiceCapture:
         self.error: str | None = None
         self._name = name
         self._recording: Recording | None = None
-        self._begun: tuple[CaptureInfo, Guest] | None = None
+        self._begun: tuple[CaptureInfo, Guest, Callable[[], StepState]] | None = None
         self._size = 0
         self._again = 0.0
         self._open()
@@ -65,9 +68,9 @@ class ServiceCapture:
         """Bytes written since the service started, before they are compressed."""
         return self._size + (self._recording.size if self._recording else 0)
 
-    def begin(self, info: CaptureInfo, guest: Guest) -> None:
-        """The domain is watched from now on."""
-        self._begun = info, guest
+    def begin(self, info: CaptureInfo, guest: Guest, steps: Callable[[], StepState]) -> None:
+        """The domain is watched from now on; see `xenintro.capture.recording.Recording.begin`."""
+        self._begun = info, guest, steps
         self._begin()
 
     def write(self, batch: list[Answered]) -> None:

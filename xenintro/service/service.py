@@ -164,7 +164,7 @@ class Service:
             enforce=self.enforce,
         )
         session.decide = chain(self.policies.policies, monitor.guest)
-        self.capture.begin(self._about(monitor), monitor.guest)
+        self.capture.begin(self._about(monitor), monitor.guest, monitor.steps)
         self.totals.begin(session.summary)
         self._since = monotonic()
         _log.info("watching %s: %s", called(info), ", ".join(trap.text for trap in self.settings.traps))

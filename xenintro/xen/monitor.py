@@ -12,7 +12,6 @@ import msgspec
 from xenintro import legality
 from xenintro.codec import decode
 from xenintro.errors import DomainGoneError, NotSupportedError, ReleaseError, XenintroError
-from xenintro.events import Singlestep
 from xenintro.guest import Guest
 from xenintro.legality import Machine
 from xenintro.source import Missed, Request
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from xenintro.response import Response
     from xenintro.traps import Trap
     from xenintro.xen.guard import Guard
+    from xenintro.xen.stepping import StepState
     from xenintro.xen.undo import Change
     from xenintro.xen.xc import Xc
 
@@ -151,6 +151,21 @@ class Monitor:
     ) -> None:
         self._leave(error)
 
+    @property
+    def machine(self) -> Machine:
+        """What answers may rely on while the domain is watched."""
+        machine, if_sent = self._machines or self._look_at_machines()
+        return if_sent if self._must_defer(self._traps) else machine
+
+    def steps(self) -> StepState:
+        """What is under way after everything that was answered and told so far.
+
+        Raises:
+            XenintroError: a page's permission could not be changed.
+        """
+        self._learn_collected()
+        return self._stepping.state
+
     # EventSource
 
     def wait(self, timeout: float) -> None:
@@ -176,14 +191,9 @@ class Monitor:
 
     def prepare(self, event: Event, response: Response | None) -> Response:
         """See `xenintro.source.EventSource.prepare`."""
-        if self._ring().ring.after_missed:
+        if self._unlearned or self._ring().ring.after_missed:
             self._learn()
-        if response is None:
-            response = self._stepping.allow(event)
-        elif response.steps_over:
-            response = self._stepping.step_over(event, response)
-        elif isinstance(event, Singlestep):
-            self._stepping.close_pages(event.vcpu_id)
+        response = self._stepping.prepare(event, response)
         if response.reinject or response.injection is not None:
             inject(self._guard(), self._inject_target, event, response.injection)
         return response
@@ -390,6 +400,9 @@ class Monitor:
     def _learn(self) -> None:
         """Before the next request is prepared: the thread may have ended a step, or answered instead."""
         self._collect(self._guard())
+        self._learn_collected()
+
+    def _learn_collected(self) -> None:
         while self._unlearned:
             event, claimed = self._unlearned.pop(0)
             self._stepping.missed(event, claimed=claimed)

@@ -11,7 +11,7 @@ import msgspec
 
 from xenintro.abi import Flag
 from xenintro.events import EmulUnimplemented, MemAccess, Singlestep
-from xenintro.response import ALLOWED, Response, allow
+from xenintro.response import ALLOWED, SKIPPED, Response, allow
 from xenintro.xen.arming import OPEN, left_access
 
 if TYPE_CHECKING:
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 
 _STEP = Response(name="allow", flags=int(Flag.TOGGLE_SINGLESTEP))
 _NEXT_INTERRUPT = int(Flag.GET_NEXT_INTERRUPT)
+
+
+class StepState(msgspec.Struct, frozen=True):
+    """What is under way between two requests, as far as answers depend on it.
+
+    Attributes:
+        open: vCPUs that step over a page.
+        emulated: pages whose access was emulated last, by vCPU.
+    """
+
+    open: tuple[int, ...] = ()
+    emulated: dict[int, int] = {}
 
 
 class Stepping:
@@ -63,6 +75,37 @@ class Stepping:
             return None
         other._open, other._begun, other._emulated = self._open, self._begun, self._emulated
         return other
+
+    @property
+    def state(self) -> StepState:
+        """What is under way; may be set before the first request, where there are no pages to close."""
+        return StepState(tuple(self._open), dict(self._emulated))
+
+    @state.setter
+    def state(self, state: StepState) -> None:
+        self._open = {vcpu_id: set() for vcpu_id in state.open}
+        self._emulated = dict(state.emulated)
+
+    def prepare(self, event: Event, response: Response | None) -> Response:
+        """The answer to send for the one that was chosen; see `xenintro.source.EventSource.prepare`.
+
+        Raises:
+            XenintroError: a page's permission could not be changed.
+        """
+        if response is None:
+            return self.allow(event)
+        if response.steps_over:
+            return self.step_over(event, response)
+        if isinstance(event, Singlestep):
+            self.close_pages(event.vcpu_id)
+        return response
+
+    def late(self, event: Event) -> Response:
+        """What the deadline thread lets the event happen with: `xenintro.xen.guard` has it as a table."""
+        response = ALLOWED if isinstance(event, Singlestep) and self.always else allow(event)
+        if self.interrupts and (event.paused or event.reason in SKIPPED):
+            return response.with_flags(Flag(_NEXT_INTERRUPT))
+        return response
 
     def allow(self, event: Event) -> Response:
         """The answer that lets the event happen. Opens or closes pages on the way.
