@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import suppress
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
+from xenintro.capture.naming import COMPRESSIONS
 from xenintro.sinks.stderr import NeverWaiting
 from xenintro.units import format_ns, format_size
 from xenintro_cli.output import say
@@ -95,11 +97,11 @@ class Talk:
         size = format_size(recording.size)
         if recording.compressed:
             self._say(f"  compressing {size}; Ctrl-C leaves it as it is")
-        try:
+        with suppress(KeyboardInterrupt):
             recording.finish()
-        except KeyboardInterrupt:
-            self._say("  not compressed")
         files = [path for path in recording.files if path.exists()]
+        if recording.compressed and not all(path.suffix in COMPRESSIONS for path in files):
+            self._say("  not compressed")
         if files:
             written = format_size(sum(path.stat().st_size for path in files))
             last = shlex.quote(str(files[-1]))

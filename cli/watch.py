@@ -178,7 +178,8 @@ def watch_domain(choice: Choice, xc: Xc, link: Link) -> None:
             _run(choice, xc, monitor, policies, stream, recording, talk)
         finally:
             if recording is not None:
-                talk.finish(recording)
+                with link.finishing():
+                    talk.finish(recording)
     stream.finish()
 
 

@@ -117,8 +117,7 @@ class Session:
         duration: stop after this many seconds.
         record: called with everything that was answered, wanted or not, at once: after the answers, and
             before the next request is taken.
-        pending: told of every request when it is taken, and of its answer before that is sent; until it is
-            recorded.
+        pending: told of every request before a policy is asked about it, and before it is answered.
         clock: which time it is, in nanoseconds; a capture has its own.
 
     Attributes:
@@ -228,7 +227,7 @@ class Session:
             for request in source.requests():
                 taken_ns = clock()
                 with request:  # whatever happens below, the vCPU runs on
-                    if pending is not None:
+                    if pending is not None and self.decide is not None:
                         pending.taken(request.raw, taken_ns)
                     event = decode(request.raw, interface)
                     wish, rule, asked = self._wish(event, taken_ns)
@@ -243,7 +242,7 @@ class Session:
                     finally:
                         sent = sent or acknowledge(request.raw, interface)
                         if pending is not None:
-                            pending.answering(sent, name)
+                            pending.answering(request.raw, taken_ns, sent, name)
                         if request.answer(sent):
                             out.append((event, name, sent, taken_ns, rule, would, False, asked))
                         else:  # `missed` tells what was sent

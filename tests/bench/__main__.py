@@ -11,6 +11,7 @@ from tests.bench.answering import codec_rows, take_to_answer_row
 from tests.bench.exports import export_rows
 from tests.bench.expressions import expression_rows
 from tests.bench.lab import lab_rows
+from tests.bench.recording import recording_rows
 from tests.bench.simulator import simulator_rows
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def main() -> None:
         codec_rows,
         expression_rows,
         take_to_answer_row,
+        recording_rows,
         simulator_rows,
         export_rows,
         lab_rows,

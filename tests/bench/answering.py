@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LAYOUT = interface("vm_event-7")
-_CASES = {
+CASES = {
     "mem_access": make_slot(_LAYOUT, 1, payload={"gfn": 0x104, "gla": 0x104010, "flags": 0xA}, paused=True),
     "write_ctrlreg": make_slot(_LAYOUT, 4, payload={"index": 1, "new_value": 0x103000}, paused=True),
     "cpuid": make_slot(_LAYOUT, 10, payload={"insn_length": 2}, registers={"rip": 0x1000}, paused=True),
@@ -30,7 +30,7 @@ _CASES = {
 def codec_rows() -> Iterator[Row]:
     """Decode and encode per event against struct.unpack_from and pack_into of the same fields."""
     decode = decoder(_LAYOUT)
-    for reason, raw in _CASES.items():
+    for reason, raw in CASES.items():
         fields = [*_LAYOUT.header.values(), *_LAYOUT.payloads[reason].values()]
         code, at = "<", 0
         for field in fields:
@@ -60,7 +60,7 @@ def codec_rows() -> Iterator[Row]:
         )
 
 
-class _PageSource:
+class PageSource:
     """A ring page whose other side is this process too: no hypercall, no wake-up."""
 
     def __init__(self, raw: bytes) -> None:
@@ -70,6 +70,7 @@ class _PageSource:
         self._ring = Ring(self._page, _LAYOUT.slot_size, _LAYOUT.nr_slots)
         self._ring.init()
         self._produced = 0
+        self.flushed_ns = 0
 
     def produce(self) -> None:
         start = SLOT0 + (self._produced % _LAYOUT.nr_slots) * _LAYOUT.slot_size
@@ -94,7 +95,9 @@ class _PageSource:
         return self._ring.put(response)
 
     def flush(self) -> int:
-        return self._ring.publish()
+        sooner_ns = self._ring.publish()
+        self.flushed_ns = perf_counter_ns()
+        return sooner_ns
 
     def missed(self) -> list[Missed]:
         return []
@@ -103,7 +106,7 @@ class _PageSource:
         return int(RING_INDICES.unpack_from(self._page)[2])
 
 
-def _three_checks(event: Event) -> Response | None:
+def three_checks(event: Event) -> Response | None:
     """A policy with three conditions, none of which holds."""
     if isinstance(event, MemAccess):
         if event.gfn == 0x999 and event.access_flags & 2:
@@ -117,8 +120,8 @@ def _three_checks(event: Event) -> Response | None:
 
 def take_to_answer_row(events: int = 20_000) -> list[Row]:
     """From finding a request on the ring to its answer being published, through the real loop."""
-    source = _PageSource(_CASES["mem_access"])
-    session = Session(source, decide=_three_checks)
+    source = PageSource(CASES["mem_access"])
+    session = Session(source, decide=three_checks)
     medians, tails = [], []
     for _ in range(ROUNDS):
         times = []

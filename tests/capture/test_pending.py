@@ -24,7 +24,7 @@ ONE = answered()
 
 def noted(pending: Pending, one: Answered) -> None:
     pending.taken(one.event.raw, one.taken_ns)
-    pending.answering(one.response, one.answer)
+    pending.answering(one.event.raw, one.taken_ns, one.response, one.answer)
 
 
 def read(path: Path) -> list[Answered]:
@@ -152,7 +152,7 @@ def _record_until(steps: int, path: Path, pending: Pending) -> None:
             step()
             pending.taken(one.event.raw, now)
             step()
-            pending.answering(one.response, "allow")
+            pending.answering(one.event.raw, now, one.response, "allow")
             batch.append(one)
             now += 1
         step()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.runner import xenintro
+from tests.cli.runner import TIMEOUT, xenintro
 from tests.cli.simulated import Host, finished, interrupted, simulated_host
 from tests.daemon.daemon import worker_of
 from xenintro.capture import Capture
@@ -115,6 +115,46 @@ def test_rotated_kept_and_compressed(host: Host, tmp_path: Path) -> None:
     assert sum(len(read(file)) for file in files) < 400
     assert "wrote 4 files, the last is" in outcome.stderr
     host.assert_untouched()
+
+
+def test_ctrl_c_again_leaves_it_uncompressed(host: Host, tmp_path: Path) -> None:
+    path = tmp_path / "long.pcapng.gz"
+    process = host.start("record", "-d", "1", "-e", "cr3", "-w", str(path))
+    assert host.simulation.wait("answered", 50)
+    packer = next(pid for pid in children(worker_of(process.pid)))
+    os.kill(packer, signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while not (line := process.stderr.readline()).startswith(b"  compressing"):
+        assert line
+    process.send_signal(signal.SIGINT)
+    outcome = finished(process)
+    assert outcome.code == 0
+    assert "not compressed" in outcome.stderr
+    assert f"wrote {tmp_path}/long.pcapng  " in outcome.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "long.pcapng"]
+    assert read(tmp_path / "long.pcapng")
+    host.assert_untouched()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_quiet_process(host: Host, tmp_path: Path) -> None:
+    """The process that owns the ring has two threads, the loop's and the deadline's, recording or not."""
+    path = tmp_path / "quiet.pcapng.gz"
+    process = host.start("record", "-d", "1", "-e", "cr3", "-w", str(path), "--rotate", "40kB", "--keep", "2")
+    assert host.simulation.wait("answered", 200)
+    worker = worker_of(process.pid)
+    assert len(list(Path(f"/proc/{worker}/task").iterdir())) == 2
+    (packer,) = children(worker)
+    deadline = time.monotonic() + TIMEOUT
+    while os.getpriority(os.PRIO_PROCESS, packer) != 19:
+        assert time.monotonic() < deadline
+    files = {str(path.readlink()) for path in Path(f"/proc/{packer}/fd").iterdir()}
+    assert not any(name.startswith(("/dev/xen", "socket:", "/memfd")) for name in files), files
+    assert interrupted(process).code == 0
 
 
 def test_a_full_disk_ends_it_in_order(host: Host, tmp_path: Path) -> None:

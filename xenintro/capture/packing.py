@@ -33,6 +33,7 @@ class Packing:
             [sys.executable, "-P", "-m", "xenintro.capture.packer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # it may outlive us, and who reads ours would wait for it
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -62,6 +63,8 @@ class Packing:
         Raises:
             KeyboardInterrupt: `abandon` the rest; what is not compressed stays as it is.
         """
+        with suppress(OSError):  # no guest waits any more: it need not stand behind everybody else
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, 0)
         until = None if patience is None else monotonic() + patience
         done = self.turn()
         while self._unsent and self._waited(until, self._asks, select.POLLOUT):

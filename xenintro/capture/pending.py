@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 #: Requests that fit; a drain ends after 5 ms, before there are so many.
 _MOST = 1024
 
-_COUNT = struct.Struct("=Q")
-#: Where they belong: bytes of the capture, next packet id, offset to the time of day, length of the text.
-_PLACE, _PLACE_AT = struct.Struct("=QQqQ"), 8
+#: Where they belong: the round that counts, bytes of the capture, packet id of the next request, offset to
+#: the time of day, length of the text.
+_PLACE, _PLACE_WRITTEN, _ROUND = struct.Struct("=QQQqQ"), struct.Struct("=QQQ"), struct.Struct("=Q")
 _TEXT_AT, _LONGEST_TEXT = 64, 3 * mmap.PAGESIZE - 64
 _ENTRIES_AT = 3 * mmap.PAGESIZE
 #: No interface has bigger slots.
@@ -35,47 +35,57 @@ _NAME = 32
 
 
 class Pending:
-    """Shared memory: make it before the processes fork. One writes, the other recovers when that is dead."""
+    """Shared memory: make it before the processes fork. One writes, the other recovers when that is dead.
+
+    An entry counts if its round, which is written last, is the present one: a new round empties all at once.
+    """
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _ENTRIES_AT + _MOST * _layouts(_BIGGEST_SLOT)[2])
-        self._count = self._at = 0
-        self._follow(_BIGGEST_SLOT)
+        self._entry = _entry(_BIGGEST_SLOT)
+        self._memory = mmap.mmap(-1, _ENTRIES_AT + _MOST * self._entry.size)
+        self._round = 1
+        self._at = _ENTRIES_AT
+        self._end = _ENTRIES_AT
+        self._names: dict[str, bytes] = {}
+        self.follow(None)
 
     def follow(self, writer: CaptureWriter | None) -> None:
         """What is noted from now on belongs to this capture, which has just been begun; to none."""
-        self._store(0)
+        self._round += 1
+        self._at = self._end = _ENTRIES_AT
+        _PLACE.pack_into(self._memory, 0, self._round, 0, 0, 0, 0)
         if writer is None:
-            _PLACE.pack_into(self._memory, _PLACE_AT, 0, 0, 0, 0)
             return
         info = writer.info
         text = f"{info.abi}\0{info.arch}\0{writer.path.absolute()}".encode(errors="surrogateescape")
-        text = text if len(text) <= _LONGEST_TEXT else b""
+        if len(text) > _LONGEST_TEXT:
+            return
         self._memory[_TEXT_AT : _TEXT_AT + len(text)] = text
-        place = (writer.size, writer.next_id, info.started_ns - info.monotonic_ns, len(text))
-        _PLACE.pack_into(self._memory, _PLACE_AT, *place)
-        self._follow(interface(info.abi, info.arch).slot_size)
+        slot_size = interface(info.abi, info.arch).slot_size
+        self._entry = _entry(slot_size)
+        self._end = _ENTRIES_AT + _MOST * self._entry.size
+        offset_ns = info.started_ns - info.monotonic_ns
+        _PLACE.pack_into(self._memory, 0, self._round, writer.size, writer.next_id, offset_ns, len(text))
 
     def taken(self, raw: bytes, taken_ns: int) -> None:
-        """A request was taken; before anybody is asked about it."""
-        count = self._count
-        self._at = 0
-        if count < _MOST:
-            self._at = _ENTRIES_AT + count * self._size
-            self._pack_request(self._memory, self._at, taken_ns, 0, raw)
-            self._store(count + 1)
+        """Somebody is asked about a request; who crashes with it leaves it here."""
+        if self._at < self._end:
+            self._entry.pack_into(self._memory, self._at, raw, b"", b"", taken_ns, 0, self._round)
 
-    def answering(self, sent: bytes, name: str) -> None:
-        """The request that was taken last is about to be answered so."""
-        if at := self._at:
-            self._pack_response(self._memory, at + self._response_at, name.encode()[:_NAME], sent)
-            _COUNT.pack_into(self._memory, at + 8, monotonic_ns())
+    def answering(self, raw: bytes, taken_ns: int, sent: bytes, name: str) -> None:
+        """A request is about to be answered."""
+        if self._at < self._end:
+            known = self._names.get(name) or self._names.setdefault(name, name.encode()[:_NAME])
+            self._entry.pack_into(
+                self._memory, self._at, raw, sent, known, taken_ns, monotonic_ns(), self._round
+            )
+            self._at += self._entry.size
 
     def written(self, size: int, next_id: int) -> None:
         """Everything that was noted is in the capture, which has so many bytes now."""
-        self._store(0)
-        _COUNT.pack_into(self._memory, _PLACE_AT, size)
-        _COUNT.pack_into(self._memory, _PLACE_AT + 8, next_id)
+        self._round += 1
+        self._at = _ENTRIES_AT
+        _PLACE_WRITTEN.pack_into(self._memory, 0, self._round, size, next_id)
 
     def recover(self) -> tuple[Path, int] | None:
         """Write what the dead process has not written; the capture, and how many requests, if there were any.
@@ -85,42 +95,34 @@ class Pending:
         Raises:
             OSError: it cannot be written.
         """
-        count = _COUNT.unpack_from(self._memory)[0]
-        size, packet_id, offset_ns, length = _PLACE.unpack_from(self._memory, _PLACE_AT)
-        if not count or not length:
+        number, size, next_id, offset_ns, length = _PLACE.unpack_from(self._memory)
+        if not length:
             return None
         abi, arch, path = self._memory[_TEXT_AT : _TEXT_AT + length].split(b"\0")
         layout = interface(abi.decode(), arch.decode())
-        self._follow(layout.slot_size)
-        packet, data = Packets(0, layout.slot_size).block, b""
-        for number in range(min(count, _MOST)):
-            at = _ENTRIES_AT + number * self._size
-            taken_ns, answered_ns, raw = self._request.unpack_from(self._memory, at)
-            vcpu_id = decode(raw, layout).vcpu_id
-            data += packet(raw, taken_ns + offset_ns, INBOUND, packet_id + number, vcpu_id)
+        entry, packet = _entry(layout.slot_size), Packets(0, layout.slot_size).block
+        data, count = b"", 0
+        while count < _MOST:
+            at = _ENTRIES_AT + count * entry.size
+            raw, sent, name, taken_ns, answered_ns, counts_in = entry.unpack_from(self._memory, at)
+            if counts_in != number:
+                break
+            vcpu_id, packet_id = decode(raw, layout).vcpu_id, next_id + count
+            data += packet(raw, taken_ns + offset_ns, INBOUND, packet_id, vcpu_id)
             if answered_ns:
-                name, sent = self._response.unpack_from(self._memory, at + self._response_at)
-                said = recovered(name.rstrip(b"\0").decode())
-                time_ns = answered_ns + offset_ns
-                data += packet(sent, time_ns, OUTBOUND, packet_id + number, vcpu_id, said)
+                said = recovered(name.rstrip(b"\0").decode(errors="replace"))
+                data += packet(sent, answered_ns + offset_ns, OUTBOUND, packet_id, vcpu_id, said)
+            count += 1
+        if not count:
+            return None
         _replace_end(path, size, data)
-        self._store(0)
+        _ROUND.pack_into(self._memory, 0, number + 1)
         return Path(os.fsdecode(path)), count
 
-    def _follow(self, slot_size: int) -> None:
-        self._request, self._response, self._size = _layouts(slot_size)
-        self._response_at = self._request.size
-        self._pack_request, self._pack_response = self._request.pack_into, self._response.pack_into
 
-    def _store(self, count: int) -> None:
-        self._count = count
-        _COUNT.pack_into(self._memory, 0, count)
-
-
-def _layouts(slot_size: int) -> tuple[struct.Struct, struct.Struct, int]:
-    """A request with the times it was taken and answered at, its answer with the name, and both in bytes."""
-    request, response = struct.Struct(f"=QQ{slot_size}s"), struct.Struct(f"={_NAME}s{slot_size}s")
-    return request, response, (request.size + response.size + 7) // 8 * 8
+def _entry(slot_size: int) -> struct.Struct:
+    """Request, response, its name; when it was taken, when answered (0: not yet); the round."""
+    return struct.Struct(f"={slot_size}s{slot_size}s{_NAME}sQQQ")
 
 
 def _replace_end(path: bytes, size: int, data: bytes) -> None:

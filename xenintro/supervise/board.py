@@ -15,7 +15,7 @@ CHANGING = 1
 #: Traps are on, and the deadline thread beats.
 WATCHING = 2
 
-_FIELDS = ("beat", "turn", "phase", "since", "domid", "port", "tag", "worker")
+_FIELDS = ("beat", "turn", "phase", "since", "domid", "port", "tag", "worker", "finishing")
 _U64 = struct.Struct("=Q")
 _TURN = 8 * _FIELDS.index("turn")
 
@@ -37,7 +37,7 @@ class Board:
 
         ``beat`` when the deadline thread looked last, ``turn`` when the loop turned last, ``phase`` and
         ``since`` what the worker does and from when on, ``domid`` to what, ``port`` and ``tag`` of its ring
-        (0: none yet), ``worker`` its process.
+        (0: none yet), ``worker`` its process, ``finishing`` that it works on with nothing to give back.
         """
         value: int = _U64.unpack_from(self.memory, 8 * _FIELDS.index(field))[0]
         return value

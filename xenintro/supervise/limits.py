@@ -48,8 +48,9 @@ class Limits:
         self._told.append(monotonic())
 
     def remind(self) -> bool:
-        """Whether it is to be told once more; true once."""
-        due = bool(self._told) and not self._reminded and monotonic() - self._told[0] > _REMINDED
+        """Whether it is to be told once more; true once, and not while it finishes what takes its time."""
+        late = bool(self._told) and monotonic() - self._told[0] > _REMINDED
+        due = late and not self._reminded and not self._board.read("finishing")
         self._reminded |= due
         return due
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from xenintro.supervise.board import CHANGING, WATCHING
@@ -11,6 +11,7 @@ from xenintro.xen.keeper import Watcher
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 
     from xenintro.supervise.board import Board
 
@@ -63,6 +64,15 @@ class Link(Watcher):
         """Nothing is left to give back; the page must go, it keeps a dead domain from being freed."""
         self._board.leave()
         self._ask("drop", 0)
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """The domain was given back, and what is left to do takes time: files, and no guest, wait for it."""
+        self._board.write(finishing=1)
+        try:
+            yield
+        finally:
+            self._board.write(finishing=0)
 
     def _ask(self, do: str, domid: int) -> None:
         self._asked += 1
