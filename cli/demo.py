@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from xenintro_cli import options
+from xenintro_cli.output import Form
 from xenintro_cli.watch import Choice, kept, watch
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ def command(
         count=count,
         duration=duration,
         keep=kept(write, None, None, force=force),
-        output_format=output_format,
-        color=color,
+        form=Form(format=output_format, color=color),
         quiet=quiet,
     )
     return watch(choice, "sim", pace=PACE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,12 +11,17 @@ import click
 from click.core import ParameterSource
 
 from xenintro.capture.naming import Rotation
-from xenintro.errors import UsageError
+from xenintro.errors import ExpressionError, UsageError
 from xenintro.sinks.stderr import NeverWaiting
 from xenintro.units import parse_duration, parse_int
+from xenintro_cli.output import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Iterator
+
+    from xenintro.answered import Answered
+    from xenintro.policy.columns import Columns
+    from xenintro.policy.expression import Expression
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -38,6 +44,45 @@ class Number(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number, or a usage error."""
         return value if isinstance(value, int) else parse_int(value)
+
+
+class Filter(click.ParamType):  # type: ignore[type-arg]
+    """A condition on answered requests."""
+
+    name = "filter"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Expression[Answered]:
+        """The condition, or a usage error that marks the mistake."""
+        from xenintro.policy.expression import Expression, compile_filter
+
+        with _marked("--filter"):
+            return value if isinstance(value, Expression) else compile_filter(value)
+
+
+class Fields(click.ParamType):  # type: ignore[type-arg]
+    """Names of fields with commas between them."""
+
+    name = "fields"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Columns:
+        """The columns, or a usage error that marks the mistake."""
+        from xenintro.policy.columns import Columns
+
+        with _marked("--fields"):
+            return value if isinstance(value, Columns) else Columns(value)
+
+
+@contextmanager
+def _marked(option: str) -> Iterator[None]:
+    """A mistake in an expression on the command line is one in its use."""
+    try:
+        yield
+    except ExpressionError as error:
+        what, *rest = error.lines()
+        why = "\n".join(rest).strip("\n").removeprefix("  ")
+        raise UsageError(f"{option}: {what.removeprefix('error: ')}", why=why) from None
 
 
 class Rotate(click.ParamType):  # type: ignore[type-arg]
@@ -67,6 +112,56 @@ output_format = click.option(
     show_default=True,
     help="Lines for people, or one JSON object per line.",
 )
+
+
+def form(function: F) -> F:
+    """Adds ``--filter``, ``--format`` and ``--fields``."""
+    for option in (
+        click.option(
+            "-F",
+            "--fields",
+            type=Fields(),
+            metavar="LIST",
+            help="What --format fields prints: ts,vcpu_id,gfn,regs.rip (see: xenintro policy fields).",
+        ),
+        click.option(
+            "--format",
+            "output_format",
+            type=click.Choice(["human", "jsonl", "fields"]),
+            default="human",
+            show_default=True,
+            help="Lines for people, one JSON object per line, or chosen fields with tabs between them.",
+        ),
+        click.option(
+            "-f",
+            "--filter",
+            "condition",
+            type=Filter(),
+            metavar="EXPR",
+            help="Show only events for which this holds; all are answered.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def formed(
+    output_format: str, fields: Columns | None, condition: Expression[Answered] | None, color: str
+) -> Form:
+    """What the options of `form` and ``--color`` ask for.
+
+    Raises:
+        UsageError: fields without their format, or the other way round.
+    """
+    if (fields is None) is (output_format == "fields"):
+        raise UsageError(
+            "--format fields and -F go together",
+            why="the one says how lines look, the other what is in them",
+            hint="for instance: --format fields -F ts,vcpu_id,gfn,regs.rip",
+        )
+    return Form(format=output_format, columns=fields, filter=condition, color=color)
+
+
 color = click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),

@@ -7,12 +7,13 @@ import shutil
 import sys
 import time
 from functools import partial
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import click
 
 from xenintro.errors import XenintroError
 from xenintro.sinks.answered import AnsweredLines
+from xenintro.sinks.jsonl import timestamp
 from xenintro.sinks.text import Lines
 from xenintro_cli.style import Style
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xenintro.answered import Answered
+    from xenintro.policy.columns import Columns
+    from xenintro.policy.expression import Expression
 
 #: What turns the loop's monotonic times into times of day.
 _CLOCK_OFFSET_NS = time.time_ns() - time.monotonic_ns()
@@ -93,6 +96,82 @@ class HumanOutput:
             self._started = True
             lines.insert(0, self._lines.header())
         self._write(encoded(lines, self._encoding))
+
+
+class FieldsOutput:
+    """Chosen fields with tabs between them; their names come first.
+
+    Args:
+        columns: the fields.
+        origin: where the events come from.
+        write: where lines go.
+        recorded: times are those of a capture.
+    """
+
+    def __init__(
+        self, columns: Columns, origin: Origin, write: Callable[[bytes], None], *, recorded: bool = False
+    ) -> None:
+        self._columns = columns
+        self._origin = origin
+        self._write = write
+        self._offset_ns = 0 if recorded else _CLOCK_OFFSET_NS
+        self._encoding = sys.stdout.encoding
+        self._seq = -1
+
+    def __call__(self, batch: list[Answered]) -> None:
+        """Write one line per request."""
+        row, origin = self._columns.row, self._origin
+        lines = [
+            row(answered, origin, ts=timestamp(answered.taken_ns + self._offset_ns), seq=seq)
+            for seq, answered in enumerate(batch, max(0, self._seq))
+        ]
+        if self._seq < 0:
+            lines.insert(0, self._columns.header)
+        self._seq = max(0, self._seq) + len(batch)
+        self._write(encoded(lines, self._encoding))
+
+
+class Origin(NamedTuple):
+    """The domain that events come from; None where unknown."""
+
+    domid: int | None
+    name: str | None
+
+
+class Form(NamedTuple):
+    """What of the events is printed, and how.
+
+    Attributes:
+        format: ``human``, ``jsonl`` or ``fields``.
+        columns: the fields, for ``fields``.
+        filter: which events; None for all.
+        color: see `Style.of`.
+    """
+
+    format: str = "human"
+    columns: Columns | None = None
+    filter: Expression[Answered] | None = None
+    color: str = "auto"
+
+    def output(
+        self, origin: Origin, write: Callable[[bytes], None], *, noted: bool, recorded: bool = False
+    ) -> Output:
+        """Lines on stdout; ``noted`` and ``recorded`` as `HumanOutput` takes them."""
+        if self.format == "jsonl":
+            return JsonOutput(origin.domid, origin.name, write, recorded=recorded)
+        if self.columns is not None:
+            return FieldsOutput(self.columns, origin, write, recorded=recorded)
+        return HumanOutput(self.color, write, noted=noted, recorded=recorded)
+
+    def shows(self, origin: Origin) -> Callable[[Answered], bool] | None:
+        """Tells the requests that are printed; None: all are."""
+        if self.filter is None:
+            return None
+        matches = self.filter.matches
+        return lambda answered: matches(answered, origin)
+
+
+Output = JsonOutput | HumanOutput | FieldsOutput
 
 
 def _answer(answered: Answered) -> str:

@@ -12,7 +12,7 @@ from xenintro.capture.replay import traps_of
 from xenintro.session import Summary
 from xenintro.traps import asked_for, parse_traps
 from xenintro_cli import options
-from xenintro_cli.output import HumanOutput, JsonOutput, say, writer
+from xenintro_cli.output import Origin, Output, say, writer
 from xenintro_cli.style import Style
 from xenintro_cli.summary import summary_lines
 
@@ -47,12 +47,11 @@ def show(path: str, choice: Choice) -> int:
     )
     events = choice.events if options.is_given("events") else ""
     with Capture(path) as capture:
-        talk = ReadTalk(capture.info, capture.interface, choice.color, quiet=choice.quiet)
-        output = output_of(
-            choice.output_format, choice.color, capture.info, noted=bool(capture.info.policies)
-        )
+        talk = ReadTalk(capture.info, capture.interface, choice.form.color, quiet=choice.quiet)
+        origin = origin_of(capture.info)
+        output = choice.form.output(origin, writer(), noted=bool(capture.info.policies), recorded=True)
         talk.started(path, events or capture.info.events)
-        shown = _Shown(capture.info, choice)
+        shown = _Shown(capture.info, choice, choice.form.shows(origin))
         try:
             shown.run(capture, wanted_of(events, capture.info, capture.interface), output)
         except KeyboardInterrupt:
@@ -67,15 +66,14 @@ def show(path: str, choice: Choice) -> int:
 class _Shown:
     """Goes through a capture as a session goes through a ring."""
 
-    def __init__(self, info: CaptureInfo, choice: Choice) -> None:
+    def __init__(self, info: CaptureInfo, choice: Choice, shows: Callable[[Answered], bool] | None) -> None:
         self._choice = choice
+        self._shows = shows
         self._now_ns = info.started_ns
         self.summary = Summary(lambda: self._now_ns)
         self.unanswered = 0
 
-    def run(
-        self, capture: Iterable[Answered], wanted: Callable[[Event], bool], output: HumanOutput | JsonOutput
-    ) -> None:
+    def run(self, capture: Iterable[Answered], wanted: Callable[[Event], bool], output: Output) -> None:
         limit, duration = self._choice.count, self._choice.duration
         batch: list[Answered] = []
         try:
@@ -88,7 +86,7 @@ class _Shown:
                     break
                 self.summary.count(answered)
                 self.unanswered += answered.answer == UNANSWERED
-                if not wanted(answered.event):
+                if not wanted(answered.event) or not (self._shows is None or self._shows(answered)):
                     continue
                 self.summary.shown += 1
                 batch.append(answered)
@@ -108,11 +106,9 @@ def wanted_of(events: str, info: CaptureInfo, interface: Interface) -> Callable[
     return asked_for(traps) if traps else lambda event: True
 
 
-def output_of(output_format: str, color: str, info: CaptureInfo, *, noted: bool) -> HumanOutput | JsonOutput:
-    """Lines of a capture on stdout, with its times."""
-    if output_format == "jsonl":
-        return JsonOutput(info.domid, info.domain, writer(), recorded=True)
-    return HumanOutput(color, writer(), noted=noted, recorded=True)
+def origin_of(info: CaptureInfo) -> Origin:
+    """The domain that a capture is of."""
+    return Origin(info.domid, info.domain)
 
 
 class ReadTalk:

@@ -18,7 +18,8 @@ from xenintro.policy import load_all, running
 from xenintro.session import Session
 from xenintro.sinks.jsonl import timestamp
 from xenintro_cli import options
-from xenintro_cli.recorded import ReadTalk, output_of, wanted_of
+from xenintro_cli.output import Form, Output, writer
+from xenintro_cli.recorded import ReadTalk, origin_of, wanted_of
 from xenintro_cli.signals import stopped_by_signals
 from xenintro_cli.summary import grouped
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from xenintro.capture.info import CaptureInfo
     from xenintro.events import Event
     from xenintro.policy import Policy
-    from xenintro_cli.output import HumanOutput, JsonOutput
+    from xenintro.policy.columns import Columns
+    from xenintro.policy.expression import Expression
 
 
 class Speed(click.ParamType):  # type: ignore[type-arg]
@@ -58,8 +60,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     mode: str | None
     verify: bool
     speed: float | None
-    output_format: str
-    color: str
+    form: Form
     quiet: bool
 
 
@@ -75,7 +76,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--speed", type=Speed(), default="max", show_default=True, help="1 as it was, 10 times that, max."
 )
-@options.output_format
+@options.form
 @options.color
 @options.talk
 def command(
@@ -84,7 +85,9 @@ def command(
     mode: str | None,
     verify: bool,
     speed: float | None,
+    condition: Expression[Answered] | None,
     output_format: str,
+    fields: Columns | None,
     color: str,
     quiet: bool,
 ) -> int:
@@ -105,8 +108,7 @@ def command(
             mode=mode,
             verify=verify,
             speed=speed,
-            output_format=output_format,
-            color=color,
+            form=options.formed(output_format, fields, condition, color),
             quiet=quiet,
         )
     )
@@ -125,7 +127,7 @@ def replay(choice: Choice) -> int:
         made, given = capture.info, hashes(choice.policies)
         same = bool(given) and _identities(given) == _identities(made.policies)
         info = made if same else what_if(made)
-        talk = ReadTalk(info, capture.interface, choice.color, quiet=choice.quiet)
+        talk = ReadTalk(info, capture.interface, choice.form.color, quiet=choice.quiet)
         verification = Verification(would=bool(given)) if choice.verify else None
         talk.started(choice.file, info.events)
         if verification is not None:
@@ -161,8 +163,9 @@ def _run(
     )
     guest = guest_of(info, RecordedMemory(capture))
     wanted = wanted_of("", info, capture.interface)
-    output = output_of(choice.output_format, choice.color, info, noted=bool(policies))
-    lines = _Lines(output, wanted, verification)
+    origin = origin_of(info)
+    output = choice.form.output(origin, writer(), noted=bool(policies), recorded=True)
+    lines = _Lines(output, wanted, verification, choice.form.shows(origin))
     session = Session(
         source,
         guest=guest,
@@ -192,13 +195,15 @@ class _Lines:
 
     def __init__(
         self,
-        output: HumanOutput | JsonOutput,
+        output: Output,
         wanted: Callable[[Event], bool],
         verification: Verification | None,
+        shows: Callable[[Answered], bool] | None,
     ) -> None:
         self._output = output
         self._wanted = wanted
         self._verification = verification
+        self._shows = shows
         self._waiting: list[Answered] = []
 
     def add(self, batch: list[Answered]) -> None:
@@ -211,7 +216,7 @@ class _Lines:
 
     def print(self, _: list[Answered]) -> None:
         """Print what was noted."""
-        self._output(self._waiting)
+        self._output(self._waiting if self._shows is None else list(filter(self._shows, self._waiting)))
         self._waiting = []
 
 

@@ -18,7 +18,7 @@ from xenintro.traps import asked_for, parse_traps
 from xenintro_cli import options
 from xenintro_cli.ending import guarded
 from xenintro_cli.host import find_domain, libraries
-from xenintro_cli.output import HumanOutput, JsonOutput
+from xenintro_cli.output import Form, Origin
 from xenintro_cli.recorded import show
 from xenintro_cli.recording import Keep
 from xenintro_cli.signals import ALL_ENDING, stopped_by_signals
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from xenintro.answered import Answered
     from xenintro.capture.recording import Recording
     from xenintro.policy import Policy
+    from xenintro.policy.columns import Columns
+    from xenintro.policy.expression import Expression
     from xenintro.supervise.link import Link
     from xenintro.xen.monitor import Monitor
     from xenintro.xen.xc import Xc
@@ -51,7 +53,7 @@ _GRACE = 1.0
 @options.write
 @options.rotate
 @options.force
-@options.output_format
+@options.form
 @options.color
 @options.xen
 @options.talk
@@ -69,7 +71,9 @@ def command(
     rotate: Rotation | None,
     keep: int | None,
     force: bool,
+    condition: Expression[Answered] | None,
     output_format: str,
+    fields: Columns | None,
     color: str,
     selection: str,
     quiet: bool,
@@ -83,6 +87,7 @@ def command(
     Examples:
       xenintro watch --domid 1 -e cr3 -c 20
       xenintro watch --name win10 -e mem:w@0x104-0x10f,msr:lstar --format jsonl
+      xenintro watch --name win10 -e cr3 -f 'new_value >> 12 == 0x1ab and cpl() == 0'
       xenintro watch --name win10 -w win10.pcapng
       xenintro watch -r win10.pcapng -e msr:lstar
     """  # noqa: D301 - click takes the backspace for a mark
@@ -96,8 +101,7 @@ def command(
         enforce=mode == "enforce",
         deadline=deadline,
         keep=kept(write, rotate, keep, force=force),
-        output_format=output_format,
-        color=color,
+        form=options.formed(output_format, fields, condition, color),
         quiet=quiet,
     )
     return watch(choice, selection) if read is None else show(read, choice)
@@ -129,8 +133,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float = options.DEADLINE
     keep: Keep | None = None
     printing: bool = True
-    output_format: str = "human"
-    color: str = "auto"
+    form: Form = Form()
     quiet: bool = False
 
 
@@ -159,7 +162,7 @@ def watch_domain(choice: Choice, xc: Xc, link: Link) -> None:
     from xenintro.xen.preflight import ring_interface
 
     stream = LiveStream()
-    talk = Talk(Style.of(sys.stderr, choice.color), quiet=choice.quiet)
+    talk = Talk(Style.of(sys.stderr, choice.form.color), quiet=choice.quiet)
     with redirect_stdout(NeverWaiting()):  # what a policy prints is no event
         policies = load_all(choice.policies, ring_interface(xc))
         denying = may_deny(policies)
@@ -212,6 +215,7 @@ def _run(
         guest=monitor.guest,
         enforce=choice.enforce,
         wanted=asked_for(parse_traps(choice.events)),
+        shows=choice.form.shows(_origin(monitor)),
         observers=_observers(choice, monitor, stream, recording, talk),
         record=None if recording is None else recording.write,
         pending=None if recording is None else recording.pending,
@@ -249,11 +253,12 @@ def _observers(
             observers.append(talk.progress(recording))
     if not choice.printing:
         return observers
-    if choice.output_format == "jsonl":
-        observers.append(JsonOutput(monitor.info.domid, monitor.info.name, stream.write))
-    else:
-        observers.append(HumanOutput(choice.color, stream.write, noted=bool(choice.policies)))
+    observers.append(choice.form.output(_origin(monitor), stream.write, noted=bool(choice.policies)))
     return observers
+
+
+def _origin(monitor: Monitor) -> Origin:
+    return Origin(monitor.info.domid, monitor.info.name)
 
 
 @contextmanager

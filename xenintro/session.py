@@ -111,6 +111,7 @@ class Session:
         guest: what the policy asks; it is told of every event that the policy is asked about.
         enforce: send what the policy answers; else it is only noted, and the event happens.
         wanted: which events the policy and the observers are given; all are answered.
+        shows: which of these the observers are given, now that they are answered; else all.
         observers: called with what was answered in one go, once the answers are out, and with an empty list
             now and then while nothing happens.
         limit: stop after this many events were shown.
@@ -133,6 +134,7 @@ class Session:
         guest: Guest | None = None,
         enforce: bool = True,
         wanted: Callable[[Event], bool] | None = None,
+        shows: Callable[[Answered], bool] | None = None,
         observers: Iterable[Callable[[list[Answered]], None]] = (),
         limit: int | None = None,
         duration: float | None = None,
@@ -147,6 +149,7 @@ class Session:
         self._pending = pending
         self._guest = guest
         self._wanted = wanted
+        self._shows = shows
         self._observers = tuple(observers)
         self._limit = limit
         self._duration_ns = None if duration is None else int(duration * 1e9)
@@ -308,6 +311,8 @@ class Session:
         self._policy_error = None
         wanted = self._wanted
         shown = batch if wanted is None else [answered for answered in batch if wanted(answered.event)]
+        if self._shows is not None:
+            shown = list(filter(self._shows, shown))
         if self._limit is not None:
             shown = shown[: self._limit - self.summary.shown]
         self.summary.shown += len(shown)
