@@ -225,6 +225,19 @@ def test_recording_goes_on_when_the_packer_is_dead(tmp_path: Path) -> None:
     assert ids(recording.files) == list(range(50))
 
 
+def test_a_ring_of_files_stays_one_when_the_packer_is_dead(tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "r.pcapng", rotation=Rotation(size=5_000), keep=3)
+    recording.begin(info_of())
+    assert recording._packing is not None
+    recording._packing._process.kill()
+    recording._packing._process.wait()
+    for at in range(200):
+        recording.write([answered(taken_ns=at)])
+        assert len(list(tmp_path.iterdir())) <= 10
+    recording.finish()
+    assert ids(recording.files)[-1] == 199
+
+
 def test_frames_stand_alone(tmp_path: Path) -> None:
     """A compressed capture with a damaged frame gives what is in the others."""
     path = write_capture(tmp_path / "f.pcapng", [[answered(taken_ns=at)] for at in range(4000)])

@@ -7,7 +7,6 @@ import os
 import select
 import subprocess
 import sys
-from collections import deque
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -40,13 +39,13 @@ class Packing:
         self._asks, self._says = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._asks, False)
         os.set_blocking(self._says, False)
-        self._unsent: deque[bytes] = deque()
+        self._unsent = bytearray()
         self._heard = b""
 
     def ask(self, path: Path, to: Path | None = None) -> None:
         """Compress a file into another, or remove it; in the order of asking."""
         order = Order(str(path.absolute()), None if to is None else str(to.absolute()))
-        self._unsent.append(msgspec.json.encode(order) + b"\n")
+        self._unsent += msgspec.json.encode(order) + b"\n"
         self._send()
 
     def turn(self) -> list[Done]:
@@ -78,9 +77,7 @@ class Packing:
     def _send(self) -> None:
         try:
             while self._unsent:
-                # A line is shorter than PIPE_BUF: it goes whole, or not at all.
-                os.write(self._asks, self._unsent[0])
-                self._unsent.popleft()
+                del self._unsent[: os.write(self._asks, self._unsent)]
         except BlockingIOError:
             pass
         except BrokenPipeError:

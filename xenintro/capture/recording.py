@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -19,15 +20,12 @@ from xenintro.xen.stepping import StepState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from xenintro.answered import Answered
     from xenintro.capture.info import CaptureInfo
     from xenintro.capture.packer import Done
     from xenintro.capture.pending import Pending
     from xenintro.guest import Guest, GuestRead
-
-_log = logging.getLogger(__name__)
 
 _NEVER = Rotation()
 
@@ -86,6 +84,7 @@ class Recording:
         self._steps: Callable[[], StepState] = StepState
         self._closed_size = self._next_id = 0
         self._until = 0.0
+        self._removing: deque[Path] = deque()
         self.files: list[Path] = []
         self._check_free()
         if self._naming.compression or keep is not None or adopt:
@@ -260,15 +259,26 @@ class Recording:
             self._packing.ask(path, self._naming.packed(path))
 
     def _remove_oldest(self) -> None:
-        while self._keep is not None and len(self.files) > self._keep and self._packing is not None:
+        """Have the oldest removed; what waits too long for that, on a host that is busy, is removed here."""
+        keep, packing = self._keep, self._packing
+        if keep is None or packing is None:
+            return
+        while len(self.files) > keep:
             path = self.files.pop(0)
-            if self.compressed and path.suffix != self._naming.compression:
-                self._packing.ask(self._naming.packed(path))
-            self._packing.ask(path)
+            for name in dict.fromkeys((self._packed(path), path)):
+                self._removing.append(name.absolute())
+                packing.ask(name)
+        while len(self._removing) > 2 * keep:
+            self._removing.popleft().unlink(missing_ok=True)
+
+    def _packed(self, path: Path) -> Path:
+        return path if path.suffix == self._naming.compression else self._naming.packed(path)
 
     def _note(self, done: list[Done]) -> None:
-        """A file that was compressed has another name now."""
+        """A file that was compressed has another name now; one that was removed is done with."""
         for one in done:
+            with suppress(ValueError):
+                self._removing.remove(Path(one.path))
             if one.to is None or one.error:
                 continue
             for at, path in enumerate(self.files):
