@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import io
 import re
+from importlib import resources
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 
 from tests.pictures.captures import INFO, Named, R, access, answered, unpacker
 from xenintro.capture.info import CaptureInfo
+from xenintro.events import EVENT_TYPES
 from xenintro.export import Options
 from xenintro.export.html import Html, element, escaped, table
 from xenintro.export.report import export
+from xenintro.hues import hue_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -177,3 +180,10 @@ def test_text_is_escaped_once() -> None:
     assert element("a", "<", href='"', class_=None) == '<a href="&quot;">&lt;</a>'
     assert "<td>&lt;</td>" in table([("x", "")], [["<"]], "")
     assert escaped("a\nb\u202e\ud800\u202f") == "a\ufffdb\ufffd?\u202f"
+
+
+def test_every_kind_of_event_has_a_hue_in_both_themes() -> None:
+    style = (resources.files("xenintro.export") / "page" / "style.css").read_text()
+    for reason in EVENT_TYPES:
+        assert re.search(rf"--{hue_of(reason)}: light-dark\(", style)
+        assert f".{hue_of(reason)} {{ color: var(--{hue_of(reason)}); }}" in style

@@ -115,7 +115,7 @@ def _sample(answered: Answered, address: int | None) -> Sample:
         f"{event.reason}  {what(event, '→')}",
         "" if address is None else hex(address),
         answered.answer if answered.would is None else f"would {answered.would}",
-        answered.pause_ns if answered.response else None,
+        answered.pause_ns,
     )
 
 

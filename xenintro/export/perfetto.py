@@ -1,8 +1,7 @@
 """Perfetto: a timeline for https://ui.perfetto.dev, one track per vCPU.
 
-The native format (protobuf), not Chrome's JSON: exact nanoseconds, a smaller file, flows and counters that
-are not a convention, and a file that can be read up to where it was cut. Field numbers are those of
-``protos/perfetto/trace/perfetto_trace.proto``, which keeps them for ever.
+The native format (protobuf), not Chrome's JSON: docs/decisions/0008-perfetto-protobuf.md says why. Field
+numbers are those of ``protos/perfetto/trace/perfetto_trace.proto``, which keeps them for ever.
 """
 
 from __future__ import annotations
@@ -63,7 +62,9 @@ class _Timeline:
 
     def add(self, answered: Answered) -> None:
         """One request and its answer, not before those that were added."""
-        vcpu = min(answered.event.vcpu_id, _MAX_VCPUS)
+        vcpu = answered.event.vcpu_id
+        if not 0 <= vcpu < _MAX_VCPUS:
+            vcpu = _MAX_VCPUS
         self._answers_until(answered.taken_ns)
         self._go_to(answered.taken_ns)
         if vcpu in self._paused:  # it was never answered, or so it seems: it asks again

@@ -159,8 +159,9 @@ class Packets:
             out += self._text("rule", answered.rule.name)
         if answered.would is not None:
             out += self._text("would", answered.would)
-        if answered.response and answered.pause_ns is not None:
-            out += self._number("pause_ns", max(answered.pause_ns, 0), _UINT)
+        pause_ns = answered.pause_ns
+        if pause_ns is not None:
+            out += self._number("pause_ns", max(pause_ns, 0), _UINT)
         return out
 
     def _number(self, name: str, value: int, field: int) -> bytes:

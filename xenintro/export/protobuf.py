@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import struct
 
+from xenintro.units import U64_MAX
+
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 
 
 def varint(value: int) -> bytes:
-    """A number of at most 64 bits, seven bits a byte, the least significant first."""
+    """A number of at most 64 bits, seven a byte, the least significant first; a negative one as 64 bits."""
+    if value < 0:
+        value &= U64_MAX
     if value < 0x4000:
         return _LAST[value]
     out = b""
