@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xenintro.export import Options
 
 #: What runs in a page with a heatmap.
-SCRIPTS = ("page.js", "heat.js")
+SCRIPTS = ("page.js", "plot.js", "heat.js")
 
 _HELP = (
     "Drag to move, + and − to zoom (after a click the wheel does), 0 for everything. Arrow keys go from cell "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from xenintro.export.digest import Digest
 from xenintro.export.heatmap import SCRIPTS, heading, named
 from xenintro.export.heatmap import section as heatmap
-from xenintro.export.html import Html, duration, element, escaped, grouped, joined, page, percent, table
+from xenintro.export.html import Html, duration, element, grouped, joined, page, percent, table
 from xenintro.export.strip import drawn
 from xenintro.hues import hue_of
 from xenintro.sinks.jsonl import timestamp
@@ -126,7 +126,7 @@ def _said_of_itself(digest: Digest, info: CaptureInfo) -> Iterator[tuple[str, ob
     yield "interface", f"{info.abi}, {info.arch}"
     yield "events", info.events and element("code", info.events)
     for path, digest_ in info.policies.items():
-        yield "policy", joined((escaped(path), " ", element("code", f"sha256 {digest_[:16]}", class_="dim")))
+        yield "policy", joined((path, " ", element("code", f"sha256 {digest_[:16]}", class_="dim")))
     yield "mode", info.mode
     yield "deadline", None if info.deadline is None else format_ns(info.deadline * 1e9)
     yield "command", info.command and element("code", " ".join(info.command))
