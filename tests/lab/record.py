@@ -1,16 +1,15 @@
-"""Make the fixtures in slots/: every kind's raw slots from a real Xen, as the ring had them.
+"""Make the fixtures in fixtures/captures: every kind of event on a real Xen, recorded there.
 
     python -m tests.lab.record [--cpu vmx|svm] [--xen 4.14|4.17|4.20]
 
-Beside the requests stand the responses that xenintro put, and Xen took, with policy "allow".
+Two captures of one guest each: everything allowed, and `rules.toml` enforced.
 """
 
 from __future__ import annotations
 
 import argparse
-import lzma
-from pathlib import Path
 
+from tests.lab.captures import RULES, path_of
 from tests.lab.guest.expected import watch_all
 from tests.lab.machine import MODELS
 from tests.lab.payload import newest_wheel, payload
@@ -18,24 +17,21 @@ from tests.lab.releases import DEFAULT, RELEASES
 from tests.lab.rig import Rig
 from tests.lab.scenario import Guest
 
-SLOTS = Path(__file__).with_name("slots")
-_SCRIPT = Path(__file__).with_name("dom0") / "slots.py"
-_PARTS = ("requests", "responses")
+_RULES, _CAPTURE = "/root/rules.toml", "/root/lab.pcapng.gz"
 
 
-def record(rig: Rig) -> dict[str, bytes]:
-    """Requests and responses of one run of every kind."""
+def record(rig: Rig, options: str) -> bytes:
+    """The capture of one run of every kind."""
     words, events = watch_all(rig.cpu)
-    rig.put("/root/slots.py", _SCRIPT.read_text())
     with Guest(rig, words) as guest:
-        job = rig.start(f"python3 /root/slots.py {guest.domid} {events} /root/slots")
-        job.wait("grep -q ^watching err")
+        job = rig.start(f"xenintro record -d {guest.domid} -e {events} --force -w {_CAPTURE} {options}")
+        job.wait("grep -q ^watching err", timeout=300)
         guest.unpause()
         guest.done()
-        ended = job.finish("INT")
+        ended = job.finish("INT", timeout=300)
     if ended.status:
         raise RuntimeError(ended.errors)
-    return {part: rig.get(f"/root/slots.{part}") for part in _PARTS}
+    return rig.get(_CAPTURE)
 
 
 def main() -> None:
@@ -45,12 +41,11 @@ def main() -> None:
     parser.add_argument("--xen", choices=RELEASES, default=DEFAULT)
     asked = parser.parse_args()
     with Rig(asked.cpu, asked.xen, payload(newest_wheel())) as rig:
-        recorded = record(rig)
-    SLOTS.mkdir(exist_ok=True)
-    for part, data in recorded.items():
-        path = SLOTS / f"{asked.cpu}-{asked.xen}.{part}.xz"
-        path.write_bytes(lzma.compress(data, preset=9))
-        print(f"{path.name}: {len(data)} bytes")
+        rig.put(_RULES, RULES.read_text())
+        for rules, options in ((False, ""), (True, f"-p {_RULES} --mode enforce")):
+            path = path_of(asked.cpu, asked.xen, rules=rules)
+            path.write_bytes(record(rig, options))
+            print(f"{path.name}: {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
