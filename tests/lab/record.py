@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--xen", choices=RELEASES, default=DEFAULT)
     asked = parser.parse_args()
     with Rig(asked.cpu, asked.xen, payload(newest_wheel())) as rig:
-        rig.put(_RULES, RULES.read_text())
+        rig.put(_RULES, RULES.read_text().rstrip("\n"))
         for rules, options in ((False, ""), (True, f"-p {_RULES} --mode enforce")):
             path = path_of(asked.cpu, asked.xen, rules=rules)
             path.write_bytes(record(rig, options))
