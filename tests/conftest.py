@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import settings
 
 from tests.golden import golden_pages
 
@@ -12,6 +13,10 @@ from tests.golden import golden_pages
 for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+# How long an example takes is the machine's business.
+settings.register_profile("xenintro", deadline=None)
+settings.load_profile("xenintro")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
