@@ -10,6 +10,7 @@ import msgspec
 
 from xenintro.abi import interface
 from xenintro.capture.reader import Capture
+from xenintro.capture.replay import RecordedMemory, guest_of
 from xenintro.codec import decode
 from xenintro.errors import DamagedInputError, UsageError
 from xenintro.guest import Guest
@@ -18,7 +19,6 @@ from xenintro.policy.requests import fields_of_line, make_request
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xenintro.capture.info import CaptureInfo
     from xenintro.events import Event
 
 
@@ -50,7 +50,7 @@ def events_up_to(place: str, seq: int, abi: str, arch: str) -> Iterator[OneEvent
         yield OneEvent(decode(data, layout), _nobody())
         return
     with Capture(place) as capture:
-        guest = guest_of(capture.info)
+        guest = guest_of(capture.info, RecordedMemory(capture))
         count = 0
         for count, answered in enumerate(capture, 1):
             guest.begin(answered.taken_ns)
@@ -58,11 +58,6 @@ def events_up_to(place: str, seq: int, abi: str, arch: str) -> Iterator[OneEvent
             if count > seq:
                 return
         raise UsageError(f"{place} has no request {seq}", why=f"it has {count}, counted from 0")
-
-
-def guest_of(info: CaptureInfo) -> Guest:
-    """The guest of a capture; what is unknown is 0, or ``-``."""
-    return Guest(info.domid or 0, info.uuid or "-", info.domain, info.nr_vcpus or 0)
 
 
 def _read(place: str) -> bytes:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from xenintro.capture.reader import Capture
+from xenintro.capture.replay import RecordedMemory, guest_of
 from xenintro.errors import IllegalResponseError, PolicyError
 from xenintro.legality import check
 from xenintro.policy import load, running
 from xenintro.policy.lawful import EVERYTHING
 from xenintro.sinks.text import Lines
 from xenintro_cli import options
-from xenintro_cli.event_source import guest_of
 from xenintro_cli.output import terminal_width, write_lines
 from xenintro_cli.style import Style
 
@@ -49,7 +49,7 @@ def command(before: str, after: str, path: str, color: str) -> None:
     examples: dict[tuple[Said, Said], list[str]] = {}
     total = 0
     with Capture(path) as capture:
-        guest = guest_of(capture.info)
+        guest = guest_of(capture.info, RecordedMemory(capture))
         with running([load(before)], guest) as first, running([load(after)], guest) as second:
             assert first is not None
             assert second is not None

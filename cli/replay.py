@@ -19,6 +19,7 @@ from xenintro.session import Session
 from xenintro.sinks.jsonl import timestamp
 from xenintro_cli import options
 from xenintro_cli.output import Form, Output, writer
+from xenintro_cli.progress import with_progress
 from xenintro_cli.recorded import ReadTalk, origin_of, wanted_of
 from xenintro_cli.signals import stopped_by_signals
 from xenintro_cli.summary import grouped
@@ -155,8 +156,10 @@ def _run(
     verification: Verification | None,
     talk: ReadTalk,
 ) -> None:
+    quiet = choice.quiet or choice.speed is not None or (verification is None and sys.stdout.isatty())
+    recorded = with_progress(capture, "replay", quiet=quiet)
     source = ReplaySource(
-        capture if verification is None else verification.recorded(capture),
+        recorded if verification is None else verification.recorded(recorded),
         info,
         capture.interface,
         pace=choice.speed,
