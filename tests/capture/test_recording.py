@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.capture.limits import file_size
 from tests.capture.making import answered, info_of, write_capture
 from xenintro.capture import Capture
-from xenintro.capture.naming import Naming, Rotation, default_name
+from xenintro.capture.naming import Naming, Rotation, default_name, part_of
 from xenintro.capture.packer import Done, Order, Packer, carry_out
 from xenintro.capture.recording import Recording
 from xenintro.errors import CaptureError, UsageError
@@ -130,13 +130,15 @@ def test_rotation_by_time_needs_no_events(tmp_path: Path) -> None:
 
 def test_what_an_earlier_run_left_is_taken_over(tmp_path: Path) -> None:
     left = write_capture(tmp_path / "r-20260101-000000Z.pcapng", [[answered(taken_ns=1)]])
-    (tmp_path / "r-20260101-000000Z.pcapng.gz.part").write_bytes(b"half")
+    (tmp_path / "r-20260101-000000Z.pcapng.gz.77.part").write_bytes(b"half")
+    (tmp_path / "other.pcapng.gz.77.part").write_bytes(b"another's")
     recording = Recording(tmp_path / "r.pcapng.gz", rotation=Rotation(size=10_000), keep=9, adopt=True)
     recording.begin(info_of())
     recording.write([answered(taken_ns=2)])
     recording.finish()
     assert [path.suffix for path in recording.files] == [".gz", ".gz"]
-    assert sorted(tmp_path.iterdir()) == sorted(recording.files)
+    assert (tmp_path / "other.pcapng.gz.77.part").exists()
+    assert sorted(tmp_path.glob("r-*")) == sorted(recording.files)
     assert not left.exists()
     assert ids(recording.files) == [1, 2]
 
@@ -173,13 +175,14 @@ def test_a_full_disk_while_compressing_leaves_the_capture(tmp_path: Path, ending
 def test_a_packer_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     """Stopped in the middle of a file, killed: the capture is there, whole, under one name or the other."""
     path = write_capture(tmp_path / "big.pcapng", [[answered(taken_ns=at)] for at in range(3000)])
-    to, part = tmp_path / "big.pcapng.gz", tmp_path / "big.pcapng.gz.part"
+    to = tmp_path / "big.pcapng.gz"
     process = subprocess.Popen(
         [sys.executable, "-m", "xenintro.capture.packer"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin is not None
     process.stdin.write(b'{"path":"%s","to":"%s"}\n' % (str(path).encode(), str(to).encode()))
     process.stdin.flush()
+    part = part_of(to, process.pid)
     until(lambda: part.exists() or to.exists())
     process.kill()
     process.communicate()
@@ -210,6 +213,19 @@ def test_what_is_to_be_removed_is_not_compressed_first(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [packed[2]]
     done = [msgspec.json.decode(line, type=Done) for line in os.read(answers_read, 1 << 16).splitlines()]
     assert [one.error for one in done if one.error] == []
+
+
+def test_two_packers_of_one_file_do_no_harm(tmp_path: Path) -> None:
+    """That of a service that was killed, and that of its successor: whoever is first, it is whole."""
+    path = write_capture(tmp_path / "both.pcapng", [[answered(taken_ns=at)] for at in range(5000)])
+    to = tmp_path / "both.pcapng.gz"
+    order = b'{"path":"%s","to":"%s"}\n' % (str(path).encode(), str(to).encode())
+    command = [sys.executable, "-m", "xenintro.capture.packer"]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        process.communicate(order)
+    assert list(tmp_path.iterdir()) == [to]
+    assert len(ids([to])) == 5000
 
 
 def test_recording_goes_on_when_the_packer_is_dead(tmp_path: Path) -> None:

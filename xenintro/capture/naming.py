@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SUFFIX = ".pcapng"
 #: A capture is compressed when it is closed, with what the end of its name says.
 COMPRESSIONS = (".gz", ".zst")
-#: What is not whole yet.
+#: The end of what is not whole yet.
 PART = ".part"
 
 
@@ -95,6 +95,14 @@ class Naming(NamedTuple):
         placed = ((self._place(path.name), path) for path in self.directory.iterdir())
         return [path for _, path in sorted((place, path) for place, path in placed if place)]
 
+    def parts(self) -> list[Path]:
+        """What processes that compressed such files may have left."""
+        return [
+            path
+            for path in self.directory.iterdir()
+            if path.suffix == PART and self._place(path.name.rsplit(".", 2)[0]) is not None
+        ]
+
     def _place(self, name: str) -> tuple[str, int] | None:
         """What files are sorted by; None for another's."""
         endings = "|".join(map(re.escape, COMPRESSIONS))
@@ -103,6 +111,11 @@ class Naming(NamedTuple):
             name,
         )
         return None if match is None else (match[1], int(match[2] or 0))
+
+
+def part_of(path: Path, pid: int) -> Path:
+    """What a compressed file is called while a process writes it: two of them do not meet."""
+    return path.with_name(f"{path.name}.{pid}{PART}")
 
 
 def stamp(now: datetime) -> str:

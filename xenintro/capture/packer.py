@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from xenintro.capture.blocks import LARGEST, SMALLEST
-from xenintro.capture.naming import PART
+from xenintro.capture.naming import part_of
 from xenintro.capture.stream import zstd_module
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def pack(path: Path, to: Path, wanted: Callable[[str], bool] = lambda _: True) -
     Raises:
         OSError: it could not be done; the capture is as it was.
     """
-    part = to.with_name(to.name + PART)
+    part = part_of(to, os.getpid())
     part.unlink(missing_ok=True)
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -42,6 +42,11 @@ class Packing:
         self._unsent = bytearray()
         self._heard = b""
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def ask(self, path: Path, to: Path | None = None) -> None:
         """Compress a file into another, or remove it; in the order of asking."""
         order = Order(str(path.absolute()), None if to is None else str(to.absolute()))

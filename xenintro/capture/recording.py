@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from xenintro.capture.naming import PART, Naming, Rotation
+from xenintro.capture.naming import Naming, Rotation, part_of
 from xenintro.capture.packing import Packing
 from xenintro.capture.stream import zstd_module
 from xenintro.capture.writer import CaptureWriter
@@ -208,8 +208,7 @@ class Recording:
         finally:
             packing.abandon()
             for path in self.files:
-                packed = self._naming.packed(path)
-                packed.with_name(packed.name + PART).unlink(missing_ok=True)
+                part_of(self._packed(path), packing.pid).unlink(missing_ok=True)
 
     # Details
 
@@ -300,10 +299,8 @@ class Recording:
 
     def _adopt(self) -> None:
         """Take over what earlier runs have left: uncompressed files, and parts of compressed ones."""
-        directory = self._naming.directory
-        with suppress(OSError):
-            for part in directory.glob(f"*{PART}"):
-                part.unlink()
+        for part in self._naming.parts():
+            part.unlink(missing_ok=True)
         self.files = self._naming.existing()
         for path in self.files:
             if path.suffix == self._naming.suffix:
