@@ -149,8 +149,9 @@ class ExpressionError(PolicyError):
         begin = self.text.rfind("\n", 0, self.offset) + 1
         line = self.text[begin:].partition("\n")[0]
         start = max(0, self.offset - begin - 40)
-        shown = "".join(one if one.isprintable() else " " for one in line[start : start + 76])
-        at = self.offset - begin - start
+        shown = "".join(one if one.isprintable() else " " for one in line[start : start + 70])
+        shown = f"{'...' if start else ''}{shown}{'...' if start + 70 < len(line) else ''}"
+        at = self.offset - begin - start + (3 if start else 0)
         return [shown, " " * at + "^" + "~" * (min(self.length, max(1, len(shown) - at)) - 1)]
 
     def lines(self) -> list[str]:
