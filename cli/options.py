@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
 
     from xenintro.answered import Answered
-    from xenintro.policy.columns import Columns
-    from xenintro.policy.expression import Expression
+    from xenintro.policy.language.columns import Columns
+    from xenintro.policy.language.expression import Expression
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -55,7 +55,7 @@ class Filter(click.ParamType):  # type: ignore[type-arg]
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Expression[Answered]:
         """The condition, or a usage error that marks the mistake."""
-        from xenintro.policy.expression import Expression, compile_filter
+        from xenintro.policy.language.expression import Expression, compile_filter
 
         with _marked("--filter"):
             return value if isinstance(value, Expression) else compile_filter(value)
@@ -68,7 +68,7 @@ class Fields(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Columns:
         """The columns, or a usage error that marks the mistake."""
-        from xenintro.policy.columns import Columns
+        from xenintro.policy.language.columns import Columns
 
         with _marked("--fields"):
             return value if isinstance(value, Columns) else Columns(value)

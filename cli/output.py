@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xenintro.answered import Answered
-    from xenintro.policy.columns import Columns
-    from xenintro.policy.expression import Expression
+    from xenintro.policy.language.columns import Columns
+    from xenintro.policy.language.expression import Expression
 
 #: What turns the loop's monotonic times into times of day.
 _CLOCK_OFFSET_NS = time.time_ns() - time.monotonic_ns()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xenintro.policy.explaining import Asked, Explained
-    from xenintro.policy.expression import Explanation
+    from xenintro.policy.language.expression import Explanation
 
 _ROW = 16
 

@@ -11,8 +11,8 @@ from xenintro.abi import INTERFACE_IDS
 from xenintro.errors import UsageError
 from xenintro.events import EVENT_TYPES
 from xenintro.fields import FIELDS, Field, interfaces_of, interfaces_with
-from xenintro.policy.functions import FUNCTIONS
-from xenintro.policy.scope import SYMBOLS, nearest
+from xenintro.policy.language.functions import FUNCTIONS
+from xenintro.policy.language.scope import SYMBOLS, nearest
 from xenintro_cli.output import write, write_lines
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from xenintro.capture.info import CaptureInfo
     from xenintro.events import Event
     from xenintro.policy import Policy
-    from xenintro.policy.columns import Columns
-    from xenintro.policy.expression import Expression
+    from xenintro.policy.language.columns import Columns
+    from xenintro.policy.language.expression import Expression
 
 
 class Speed(click.ParamType):  # type: ignore[type-arg]

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from xenintro.answered import Answered
     from xenintro.capture.recording import Recording
     from xenintro.policy import Policy
-    from xenintro.policy.columns import Columns
-    from xenintro.policy.expression import Expression
+    from xenintro.policy.language.columns import Columns
+    from xenintro.policy.language.expression import Expression
     from xenintro.supervise.link import Link
     from xenintro.xen.monitor import Monitor
     from xenintro.xen.xc import Xc

@@ -8,7 +8,7 @@ from tests.bench.measure import Row, against, per_call_ns
 from tests.slots import make_slot
 from xenintro.abi import interface
 from xenintro.codec import decode
-from xenintro.policy.expression import compile_expression
+from xenintro.policy.language.expression import compile_expression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,9 +17,9 @@ with atheris.instrument_imports():
     from xenintro.codec import decode
     from xenintro.errors import ExpressionError
     from xenintro.events import EVENT_TYPES
-    from xenintro.policy.columns import Columns
-    from xenintro.policy.expression import compile_expression, compile_filter
-    from xenintro.policy.template import compile_template
+    from xenintro.policy.language.columns import Columns
+    from xenintro.policy.language.expression import compile_expression, compile_filter
+    from xenintro.policy.language.template import compile_template
 
 LAYOUTS = [interface(one, arch) for one in INTERFACE_IDS for arch in ARCHITECTURES]
 REASONS = [None, *EVENT_TYPES]

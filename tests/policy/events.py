@@ -10,7 +10,7 @@ from xenintro.abi import interface
 from xenintro.answered import Answered
 from xenintro.codec import decode
 from xenintro.events import Event
-from xenintro.policy.expression import compile_expression, compile_filter
+from xenintro.policy.language.expression import compile_expression, compile_filter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ import pytest
 
 from tests.policy.events import GUEST, answered, make_event
 from xenintro.errors import ExpressionError
-from xenintro.policy.columns import Columns
+from xenintro.policy.language.columns import Columns
 
 WRITE = make_event(
     "mem_access", payload={"gfn": 0x1005, "offset": 16, "flags": 10}, registers={"rip": 0}, paused=True

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.policy.events import GUEST, answered, holds, make_event
-from xenintro.policy.expression import compile_expression, compile_filter
+from xenintro.policy.language.expression import compile_expression, compile_filter
 
 NAMES = {
     "syscall_msrs": ["LSTAR", "cstar", 0x176],

@@ -12,7 +12,7 @@ from xenintro.abi import ARCHITECTURES, INTERFACE_IDS, interface
 from xenintro.codec import decode
 from xenintro.events import EVENT_TYPES
 from xenintro.fields import FIELDS, always_there, interfaces_of, plain_fields
-from xenintro.policy.columns import Columns
+from xenintro.policy.language.columns import Columns
 from xenintro.sinks.answered import AnsweredLines
 from xenintro.sinks.jsonl import event_record
 

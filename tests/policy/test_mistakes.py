@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xenintro.errors import ExpressionError
-from xenintro.policy.expression import compile_expression, compile_filter
+from xenintro.policy.language.expression import compile_expression, compile_filter
 
 NAMES = {"pages_": ["0x1000-"], "msrs": ["LSTRA"], "hot": [1, 2]}
 

@@ -19,11 +19,11 @@ from xenintro.codec import decode
 from xenintro.errors import ExpressionError
 from xenintro.events import Event
 from xenintro.fields import FIELDS
-from xenintro.policy import state
-from xenintro.policy.expression import Explanation, Expression, compile_expression, compile_filter
-from xenintro.policy.state import Last, Rate
-from xenintro.policy.template import compile_template
-from xenintro.policy.tree import MAX_BITS
+from xenintro.policy.language import state
+from xenintro.policy.language.expression import Explanation, Expression, compile_expression, compile_filter
+from xenintro.policy.language.state import Last, Rate
+from xenintro.policy.language.template import compile_template
+from xenintro.policy.language.tree import MAX_BITS
 
 SLOW = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.policy.events import GUEST, make_event
 from xenintro.errors import ExpressionError
-from xenintro.policy.template import compile_template
+from xenintro.policy.language.template import compile_template
 
 LSTAR = make_event(
     "mov_to_msr",

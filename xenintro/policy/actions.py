@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from xenintro.errors import ExpressionError
 from xenintro.legality import SETTABLE
 from xenintro.policy.answers import ACTIONS, Answer
-from xenintro.policy.value import compile_value
+from xenintro.policy.language.value import compile_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from xenintro.policy.language.scope import Named
     from xenintro.policy.mistakes import Mistakes
     from xenintro.policy.places import Path as Keys
-    from xenintro.policy.scope import Named
 
 _INSN_BYTES = 16
 _NOP = b"\x90"

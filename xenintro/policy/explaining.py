@@ -13,7 +13,7 @@ from xenintro.response import allow
 if TYPE_CHECKING:
     from xenintro.events import Event
     from xenintro.guest import Guest
-    from xenintro.policy.expression import Explanation
+    from xenintro.policy.language.expression import Explanation
     from xenintro.policy.rules import RulePolicy, TomlRule
 
 

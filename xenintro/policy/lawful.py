@@ -17,15 +17,15 @@ from xenintro.errors import IllegalResponseError, PolicyError
 from xenintro.guest import Guest
 from xenintro.legality import Machine, check
 from xenintro.policy.answers import ACTIONS, Answer
-from xenintro.policy.expression import compile_expression
+from xenintro.policy.language.expression import compile_expression
 from xenintro.policy.requests import make_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from xenintro.events import Event
-    from xenintro.policy.expression import Expression
-    from xenintro.policy.scope import Named
+    from xenintro.policy.language.expression import Expression
+    from xenintro.policy.language.scope import Named
 
 #: All that a host may have.
 EVERYTHING = Machine(altp2m=True, control_registers=True)

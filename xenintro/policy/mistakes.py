@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xenintro.errors import ExpressionError, PolicyError, XenintroError
+from xenintro.policy.language.scope import nearest
 from xenintro.policy.places import Places
-from xenintro.policy.scope import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

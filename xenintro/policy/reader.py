@@ -14,11 +14,11 @@ from xenintro.errors import ExpressionError, PolicyError, RulesError
 from xenintro.events import EVENT_TYPES
 from xenintro.policy.actions import AnswerReader
 from xenintro.policy.answers import ACTIONS, Answer
-from xenintro.policy.expression import compile_expression
+from xenintro.policy.language.expression import compile_expression
+from xenintro.policy.language.template import compile_template
 from xenintro.policy.lawful import objection
 from xenintro.policy.mistakes import Mistakes
 from xenintro.policy.rules import LEVELS, RulePolicy, TomlRule
-from xenintro.policy.template import compile_template
 from xenintro.policy.trust import check_trusted
 from xenintro.response import Response
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xenintro.abi import CTRLREGS, DESCRIPTORS, MSRS, Access
 from xenintro.errors import UsageError
 from xenintro.fields import plain_fields
-from xenintro.policy.scope import nearest
+from xenintro.policy.language.scope import nearest
 from xenintro.units import parse_int
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from xenintro.events import Event
     from xenintro.policy.answers import Answer
-    from xenintro.policy.expression import Expression
-    from xenintro.policy.template import Template
+    from xenintro.policy.language.expression import Expression
+    from xenintro.policy.language.template import Template
 
 #: How much a rule matters, from the least on.
 LEVELS = ("info", "notice", "warning", "critical")

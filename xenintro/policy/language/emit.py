@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from xenintro.abi import CTRLREGS, DESCRIPTORS, MSR_NAMES
 from xenintro.events import EVENT_TYPES
-from xenintro.policy.sets import IntSet
-from xenintro.policy.state import Last, Rate
-from xenintro.policy.tree import (
+from xenintro.policy.language.sets import IntSet
+from xenintro.policy.language.state import Last, Rate
+from xenintro.policy.language.tree import (
     Arithmetic,
     Call,
     Comparison,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from xenintro.abi import Interface
     from xenintro.events import Event
     from xenintro.fields import Field
-    from xenintro.policy.display import Value
+    from xenintro.policy.language.display import Value
 
 #: So many ranges are compared one by one, more are searched.
 _FEW = 3

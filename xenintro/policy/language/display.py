@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xenintro.policy.tree import Arithmetic, Node, Previous, Read
+from xenintro.policy.language.tree import Arithmetic, Node, Previous, Read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xenintro.policy.check import Checker
-from xenintro.policy.emit import Emitter
-from xenintro.policy.scope import Scope
-from xenintro.policy.syntax import Source
-from xenintro.policy.tree import Constant
+from xenintro.policy.language.check import Checker
+from xenintro.policy.language.emit import Emitter
+from xenintro.policy.language.scope import Scope
+from xenintro.policy.language.syntax import Source
+from xenintro.policy.language.tree import Constant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from xenintro.events import Event
     from xenintro.guest import Guest
-    from xenintro.policy.scope import Named
+    from xenintro.policy.language.scope import Named
 
 
 def compile_value(
     text: str, reason: str, *, names: Mapping[str, Named] | None = None
 ) -> int | Callable[[Event, Guest], int | None]:
-    """A number in the language of `xenintro.policy.expression`.
+    """A number in the language of `xenintro.policy.language.expression`.
 
     Args:
         text: it.

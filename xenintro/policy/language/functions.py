@@ -6,16 +6,27 @@ import ast
 from typing import TYPE_CHECKING, NamedTuple
 
 from xenintro.errors import UsageError
-from xenintro.policy.arithmetic import arithmetic
-from xenintro.policy.lists import int_set
-from xenintro.policy.scope import nearest
-from xenintro.policy.tree import Call, Comparison, Constant, Cpl, Has, Items, Node, Previous, Read, Seen
+from xenintro.policy.language.arithmetic import arithmetic
+from xenintro.policy.language.lists import int_set
+from xenintro.policy.language.scope import nearest
+from xenintro.policy.language.tree import (
+    Call,
+    Comparison,
+    Constant,
+    Cpl,
+    Has,
+    Items,
+    Node,
+    Previous,
+    Read,
+    Seen,
+)
 from xenintro.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from xenintro.policy.check import Checker
+    from xenintro.policy.language.check import Checker
 
 #: `seen` keeps this many times, and no longer window.
 MAX_COUNT = 10_000

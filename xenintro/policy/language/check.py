@@ -7,20 +7,20 @@ import operator
 from typing import TYPE_CHECKING
 
 from xenintro.abi import MSRS
-from xenintro.policy import functions
-from xenintro.policy.arithmetic import arithmetic
-from xenintro.policy.lists import member
-from xenintro.policy.scope import SYMBOLS, Scope, nearest
-from xenintro.policy.sets import parse_range
-from xenintro.policy.syntax import Source, Span, name_of
-from xenintro.policy.tree import Comparison, Constant, Items, Logic, Node, Not, Read, constant
-from xenintro.policy.words import CALLED, called, is_msr, like, spelt
+from xenintro.policy.language import functions
+from xenintro.policy.language.arithmetic import arithmetic
+from xenintro.policy.language.lists import member
+from xenintro.policy.language.scope import SYMBOLS, Scope, nearest
+from xenintro.policy.language.sets import parse_range
+from xenintro.policy.language.syntax import Source, Span, name_of
+from xenintro.policy.language.tree import Comparison, Constant, Items, Logic, Node, Not, Read, constant
+from xenintro.policy.language.words import CALLED, called, is_msr, like, spelt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from xenintro.errors import ExpressionError
-    from xenintro.policy.scope import Named
+    from xenintro.policy.language.scope import Named
 
 _OPERATORS: Mapping[type[ast.AST], str] = {
     ast.Add: "+",

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xenintro.abi import MSRS
-from xenintro.policy.scope import nearest
-from xenintro.policy.sets import IntSet, parse_range
-from xenintro.policy.tree import Constant, Items, Member, Node, Tagged
-from xenintro.policy.words import called, field_of, is_msr, spelling
+from xenintro.policy.language.scope import nearest
+from xenintro.policy.language.sets import IntSet, parse_range
+from xenintro.policy.language.tree import Constant, Items, Member, Node, Tagged
+from xenintro.policy.language.words import called, field_of, is_msr, spelling
 
 if TYPE_CHECKING:
     import ast
 
-    from xenintro.policy.check import Checker
-    from xenintro.policy.syntax import Span
+    from xenintro.policy.language.check import Checker
+    from xenintro.policy.language.syntax import Span
 
 
 def member(checker: Checker, node: ast.Compare, *, negated: bool) -> Node:

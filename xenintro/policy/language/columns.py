@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xenintro.fields import FIELDS
-from xenintro.policy.check import Checker
-from xenintro.policy.display import Value, is_wide, shown
-from xenintro.policy.emit import Emitter
-from xenintro.policy.scope import Scope
-from xenintro.policy.syntax import Source, Span
-from xenintro.policy.tree import Constant, Node, Read
+from xenintro.policy.language.check import Checker
+from xenintro.policy.language.display import Value, is_wide, shown
+from xenintro.policy.language.emit import Emitter
+from xenintro.policy.language.scope import Scope
+from xenintro.policy.language.syntax import Source, Span
+from xenintro.policy.language.tree import Constant, Node, Read
 
 if TYPE_CHECKING:
     from xenintro.answered import Answered
@@ -57,7 +57,7 @@ class Columns:
 
         Args:
             answered: the request.
-            domain: a `xenintro.policy.expression.Domain`.
+            domain: a `xenintro.policy.language.expression.Domain`.
             ts: when it was taken.
             seq: its number.
         """

@@ -6,14 +6,14 @@ import re
 from typing import TYPE_CHECKING
 
 from xenintro.abi import MSR_NAMES, MSRS
-from xenintro.policy.scope import nearest
-from xenintro.policy.tree import Constant, Node, Previous, Read, constant
+from xenintro.policy.language.scope import nearest
+from xenintro.policy.language.tree import Constant, Node, Previous, Read, constant
 
 if TYPE_CHECKING:
     import ast
 
-    from xenintro.policy.check import Checker
-    from xenintro.policy.syntax import Span
+    from xenintro.policy.language.check import Checker
+    from xenintro.policy.language.syntax import Span
 
 #: Kinds of values in an error's words.
 CALLED = {"int": "a number", "bool": "a truth value", "string": "a string", "names": "a list of names"}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING
 
-from xenintro.policy.tree import MAX_BITS, Arithmetic, Constant, Node, constant
+from xenintro.policy.language.tree import MAX_BITS, Arithmetic, Constant, Node, constant
 
 if TYPE_CHECKING:
     import ast
     from collections.abc import Callable, Mapping
 
-    from xenintro.policy.check import Checker
+    from xenintro.policy.language.check import Checker
 
 _COMPUTE: Mapping[str, Callable[[int, int], int]] = {
     "+": operator.add,

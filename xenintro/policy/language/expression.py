@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from xenintro.policy.check import Checker
-from xenintro.policy.display import Value, is_wide, shown
-from xenintro.policy.emit import Emitter, is_shown
-from xenintro.policy.scope import Scope
-from xenintro.policy.syntax import Source
-from xenintro.policy.tree import Constant, Node, Previous, Read
+from xenintro.policy.language.check import Checker
+from xenintro.policy.language.display import Value, is_wide, shown
+from xenintro.policy.language.emit import Emitter, is_shown
+from xenintro.policy.language.scope import Scope
+from xenintro.policy.language.syntax import Source
+from xenintro.policy.language.tree import Constant, Node, Previous, Read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from xenintro.answered import Answered
     from xenintro.events import Event
-    from xenintro.policy.scope import Named
-    from xenintro.policy.state import Last, Rate
+    from xenintro.policy.language.scope import Named
+    from xenintro.policy.language.state import Last, Rate
 
 Subject = TypeVar("Subject")
 

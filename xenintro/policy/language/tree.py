@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from xenintro.fields import Field
-from xenintro.policy.sets import IntSet
-from xenintro.policy.syntax import Span
+from xenintro.policy.language.sets import IntSet
+from xenintro.policy.language.syntax import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

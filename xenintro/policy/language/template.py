@@ -6,18 +6,18 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from xenintro.errors import ExpressionError
-from xenintro.policy.check import Checker
-from xenintro.policy.display import Value, is_wide, shown
-from xenintro.policy.emit import Emitter
-from xenintro.policy.scope import Scope
-from xenintro.policy.syntax import MAX_LENGTH, Source, Span
-from xenintro.policy.tree import Node, Previous, Seen
+from xenintro.policy.language.check import Checker
+from xenintro.policy.language.display import Value, is_wide, shown
+from xenintro.policy.language.emit import Emitter
+from xenintro.policy.language.scope import Scope
+from xenintro.policy.language.syntax import MAX_LENGTH, Source, Span
+from xenintro.policy.language.tree import Node, Previous, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from xenintro.events import Event
-    from xenintro.policy.scope import Named
+    from xenintro.policy.language.scope import Named
 
 _PIECE = re.compile(r"(\{\{|\}\})|\{([^{}:]*)(?::([^{}]*))?\}|([{}])")
 
@@ -65,7 +65,7 @@ class Template:
 
         Args:
             event: of the template's reason.
-            guest: a `xenintro.policy.expression.Guest`.
+            guest: a `xenintro.policy.language.expression.Guest`.
         """
         first, *rest = self._pieces
         values = self._values(event, guest)
