@@ -47,7 +47,7 @@ class Browser:
         """Wait until an expression of the page is true."""
         from selenium.webdriver.support.wait import WebDriverWait
 
-        WebDriverWait(self._driver, 10, 0.05).until(lambda _: self.run(f"return {condition}"))
+        WebDriverWait(self._driver, 30, 0.05).until(lambda _: self.run(f"return {condition}"))
 
     def run(self, script: str) -> Any:
         """The result of a script in the page."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, NamedTuple
 
+from hypothesis import HealthCheck, settings
+
 from tests.slots import make_slot
 from xenintro.abi import Access, Flag, interface
 from xenintro.answered import Answered
@@ -44,6 +46,9 @@ INFO = CaptureInfo(
     os="Linux 6.1.0-31-amd64",
     command=("xenintro", "record", "--name", "win10", "-p", "rules.toml", "--mode", "enforce"),
 )
+
+#: For properties: how long an example takes depends on the machine.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Named(NamedTuple):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.pictures.captures import UNHURRIED
 from tests.slots import slots
 from xenintro.answered import Answered
 from xenintro.capture.info import CaptureInfo
@@ -27,7 +28,7 @@ def requests(draw: st.DrawFn) -> Answered:
 def test_there_is_a_picture(name: str) -> None:
     writer = load_writer(name)
 
-    @settings(max_examples=40)
+    @settings(UNHURRIED, max_examples=40)
     @given(st.lists(requests(), max_size=12))
     def check(events: list[Answered]) -> None:
         output = io.BytesIO()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pictures.captures import R, W, X, access, answered
+from tests.pictures.captures import UNHURRIED, R, W, X, access, answered
 from xenintro.export import busiest, strip
 from xenintro.export.busiest import Busiest, Counted
 from xenintro.export.digest import Digest
@@ -16,6 +16,7 @@ from xenintro.export.heat import Heat
 from xenintro.export.strip import Strip
 
 
+@settings(UNHURRIED)
 @given(st.lists(st.integers(0, 30), max_size=200))
 def test_counts_are_exact_up_to_what_was_forgotten(keys: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -32,6 +33,7 @@ def test_counts_are_exact_up_to_what_was_forgotten(keys: list[int]) -> None:
     assert all(count <= counted.short for key, count in truth.items() if key not in kept)
 
 
+@settings(UNHURRIED)
 @given(
     st.lists(
         st.tuples(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.pictures.captures import UNHURRIED
 from xenintro.export import grid
 from xenintro.export.grid import Grid
 
@@ -49,6 +50,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_whatever_comes_is_counted_where_it_belongs() -> None:
+    @settings(UNHURRIED)
     @given(
         st.lists(
             st.tuples(

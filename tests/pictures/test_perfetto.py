@@ -10,10 +10,10 @@ import io
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pictures.captures import BEGUN, INFO, LAYOUT, STEP, access, answered, unpacker
+from tests.pictures.captures import BEGUN, INFO, LAYOUT, STEP, UNHURRIED, access, answered, unpacker
 from xenintro.capture.info import CaptureInfo
 from xenintro.export import Options
 from xenintro.export.perfetto import WINDOW_NS, export
@@ -241,6 +241,7 @@ def test_names_that_are_no_unicode() -> None:
     assert "? (domid 3)" in traced([], info).tracks.values()
 
 
+@settings(UNHURRIED)
 @given(
     st.lists(
         st.tuples(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pictures.captures import INFO, Named, R, access, answered, unpacker
+from tests.pictures.captures import INFO, UNHURRIED, Named, R, access, answered, unpacker
 from xenintro.capture.info import CaptureInfo
 from xenintro.events import EVENT_TYPES
 from xenintro.export import Options
@@ -107,7 +107,7 @@ def test_what_is_missing_is_said() -> None:
     assert "Nothing: every request is here" in Outline(report([answered("cpuid", 0)])).text
 
 
-@settings(max_examples=25)
+@settings(UNHURRIED, max_examples=25)
 @given(st.text(min_size=1, max_size=20))
 def test_whatever_a_file_says_the_page_keeps_its_shape(text: str) -> None:
     assert Outline(report(nasty(text)[1], nasty(text)[0])).elements == PLAIN

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Kinds of access, by the bit of their flag.
 KINDS = ("read", "write", "execute")
-_ANY = int(Access.R | Access.W | Access.X)
+_ANY, _WRITE, _EXECUTE = (int(flags) for flags in (Access.R | Access.W | Access.X, Access.W, Access.X))
 
 
 class Page(Counted):
@@ -63,17 +63,19 @@ class Heat:
             self._code.begun = self._gfns.begun = at
             self._counter = counter_name(event.interface)
         address = code_address(event)
+        wanted: list[list[Sample] | None] = []
         if isinstance(event, MemAccess):
             kinds = event.access_flags & _ANY
             self.accesses += 1
             self._page(event.gfn, kinds, at)
-            samples = self._gfns.add(at, event.gfn, kinds)
-            if samples is not None:
-                samples.append(_sample(answered, address))
+            wanted.append(self._gfns.add(at, event.gfn, kinds))
         if address is not None:
-            samples = self._code.add(at, address >> PAGE_SHIFT, 0)
-            if samples is not None:
-                samples.append(_sample(answered, address))
+            wanted.append(self._code.add(at, address >> PAGE_SHIFT, 0))
+        samples = [one for one in wanted if one is not None]
+        if samples:
+            sample = _sample(answered, address)
+            for one in samples:
+                one.append(sample)
 
     @property
     def has_code(self) -> bool:
@@ -101,9 +103,9 @@ class Heat:
         page.last = at
         if page.count == 1:
             page.first = at
-        if kinds & Access.X and page.written is not None and page.unpacked is None:
+        if kinds & _EXECUTE and page.written is not None and page.unpacked is None:
             page.unpacked = at
-        if kinds & Access.W and page.written is None:
+        if kinds & _WRITE and page.written is None:
             page.written = at
 
 
