@@ -199,7 +199,10 @@ def _singlestep_objection(event: Event, machine: Machine) -> str | None:
     if not machine.singlestep:
         return "this host cannot single-step (no monitor trap flag)"
     if not machine.singlestep_armed and event.reason != "singlestep":
-        return "single-step events are not trapped: the vCPU would step for ever, without interrupts"
+        return (
+            "single-step events are not trapped (singlestep:asked): the vCPU would step for ever, and get no "
+            "interrupts"
+        )
     return None
 
 

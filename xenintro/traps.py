@@ -4,7 +4,8 @@ cr0 cr3 cr4 xcr0     modifiers :async, :onchange, :mask=BITS (bits whose changes
 msr:NAME|NUMBER      modifier :onchange
 guest-request        modifiers :async, :userspace
 debug                modifier :async
-cpuid int3 singlestep desc interrupt emul-unimplemented vmexit privileged-call
+singlestep interrupt modifier :asked (only those that an answer asks for)
+cpuid int3 desc emul-unimplemented vmexit privileged-call
 mem:ACCESS@GFN[-GFN] ACCESS is letters of rwx; modifier :step (open the page for one step, do not emulate)
 """
 
@@ -45,6 +46,8 @@ _MODIFIERS: Mapping[str, frozenset[str]] = {
     "guest_request": frozenset({"sync", "async", "userspace"}),
     "debug_exception": frozenset({"sync", "async"}),
     "mem_access": frozenset({"step"}),
+    "singlestep": frozenset({"asked"}),
+    "interrupt": frozenset({"asked"}),
 }
 
 #: What to type for a reason as lines and JSON call it.
@@ -79,6 +82,7 @@ class Trap(msgspec.Struct, frozen=True):
         access: letters of rwx, for mem_access.
         first_gfn, last_gfn: the pages, both included.
         step: let an access happen by opening the page for one step instead of emulating.
+        asked: only single-steps or interrupts that an answer asks for.
     """
 
     text: str
@@ -93,6 +97,7 @@ class Trap(msgspec.Struct, frozen=True):
     first_gfn: int = 0
     last_gfn: int = 0
     step: bool = False
+    asked: bool = False
 
     @property
     def page_count(self) -> int:

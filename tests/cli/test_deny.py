@@ -31,7 +31,9 @@ def registers(host: Host) -> dict[str, int]:
 
 
 def watch(host: Host, policy: str, mode: str, *more: str) -> list[str]:
-    return ["watch", "--domid", "1", "-e", EVENTS, "-p", policy, "--mode", mode, "--format", "jsonl", *more]
+    # A loaded machine is no reason to let a write happen here.
+    options = ["--mode", mode, "--format", "jsonl", "--deadline", "10s", *more]
+    return ["watch", "--domid", "1", "-e", EVENTS, "-p", policy, *options]
 
 
 @pytest.mark.parametrize("abi", ["vm_event-1", "vm_event-5", "vm_event-6", "vm_event-7", "vm_event-7-4.22"])
@@ -61,7 +63,7 @@ def test_only_observed_they_happen(policy: str) -> None:
             assert not host.simulation.control("state")["control_registers"]
             ended = interrupted(process)
         lines = [json.loads(line) for line in ended.stdout.splitlines()]
-        assert {(line["answer"], line["would"]) for line in lines} == {("allow", "deny")}
+        assert {(line["answer"], line.get("would")) for line in lines} == {("allow", "deny")}
         assert registers(host) != before
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.slots import make_slot
 from xenintro.abi import Flag, interface
 from xenintro.codec import decode
+from xenintro.response import Response
 from xenintro.traps import parse_traps
 from xenintro.xen.stepping import Stepping
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from xenintro.events import Event
 
 V7 = interface("vm_event-7")
+V7_REASONS = {name: code for code, name in V7.reasons.items()}
+REQUEST = V7_REASONS["guest_request"]
 
 
 def event(reason: int, vcpu_id: int = 0, **payload: int) -> Event:
@@ -36,8 +39,8 @@ class Guest:
         self.in_time = True
         self.steps = Stepping(parse_traps(traps), self.pages.__setitem__, lambda: self.in_time, can_step=True)
 
-    def flags(self, event: Event) -> int:
-        return self.steps.allow(event).flags
+    def flags(self, event: Event, answer: Response | None = None) -> int:
+        return self.steps.prepare(event, answer).flags
 
 
 def test_without_step_an_access_is_emulated_and_no_page_touched() -> None:
@@ -149,3 +152,57 @@ def test_what_the_deadline_thread_could_not_emulate_is_stepped_over() -> None:
     guest.steps.missed(access(0x10), claimed=False)
     assert guest.flags(event(14)) == Flag.TOGGLE_SINGLESTEP
     assert guest.pages == {0x10: "rwx"}
+
+
+def test_a_step_that_an_answer_asks_for_is_one_unless_it_is_asked_for_again() -> None:
+    guest = Guest("singlestep:asked,guest-request")
+    assert not guest.steps.always
+    on = Response.single_step()
+    assert guest.flags(event(REQUEST), on) == Flag.TOGGLE_SINGLESTEP
+    assert guest.flags(step(), on) == 0, "it steps already: the flag would end that"
+    assert guest.flags(event(REQUEST), on) == 0, "within the step"
+    assert guest.flags(step(), Response.plain()) == Flag.TOGGLE_SINGLESTEP
+    assert guest.flags(event(REQUEST), on) == Flag.TOGGLE_SINGLESTEP
+    assert guest.flags(step()) == Flag.TOGGLE_SINGLESTEP, "nobody had a say"
+
+
+def test_a_step_whose_answer_came_too_late_has_not_begun() -> None:
+    guest = Guest("singlestep:asked,guest-request")
+    on = Response.single_step()
+    request = event(REQUEST)
+    assert guest.flags(request, on) == Flag.TOGGLE_SINGLESTEP
+    guest.steps.missed(request, claimed=True)
+    assert guest.flags(event(REQUEST), on) == Flag.TOGGLE_SINGLESTEP
+    guest.steps.missed(step(), claimed=False)  # the thread has ended the step
+    assert guest.flags(event(REQUEST), on) == Flag.TOGGLE_SINGLESTEP
+    guest.in_time = False
+    assert guest.flags(event(REQUEST, 1), on) == 0
+
+
+def test_a_vcpu_that_steps_anyway_is_not_toggled_by_answers() -> None:
+    guest = Guest("singlestep,guest-request")
+    for answer in (Response.single_step(), Response.plain()):
+        assert guest.flags(event(REQUEST), answer) == 0
+        assert guest.flags(step(), answer) == 0
+
+
+def test_an_access_is_stepped_over_where_a_policy_says_so() -> None:
+    guest = Guest("mem:w@0x10")
+    assert guest.flags(access(0x10), Response.step_over()) == Flag.TOGGLE_SINGLESTEP
+    assert guest.pages == {0x10: "rwx"}
+    assert guest.flags(step(), Response.plain()) == Flag.TOGGLE_SINGLESTEP
+    assert guest.pages == {0x10: "rx"}
+
+
+def test_what_a_policy_has_emulated_in_vain_is_stepped_over() -> None:
+    guest = Guest("mem:w@0x10")
+    guest.flags(access(0x10), Response.emulate(write=False))
+    assert (
+        guest.flags(event(V7_REASONS["emul_unimplemented"]), Response.step_over()) == Flag.TOGGLE_SINGLESTEP
+    )
+    assert guest.pages == {0x10: "rwx"}
+
+
+def test_interrupts_are_asked_for_in_answers_of_policies_too() -> None:
+    assert Guest("interrupt,cr3").flags(event(REQUEST), Response.plain()) == Flag.GET_NEXT_INTERRUPT
+    assert Guest("interrupt:asked,cr3").flags(event(REQUEST), Response.plain()) == 0

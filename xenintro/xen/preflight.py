@@ -176,9 +176,10 @@ def needs_steps(traps: tuple[Trap, ...]) -> bool:
 
     Interrupts are asked for in the answer to another event: where no trap makes one, a first step does.
     """
-    others = [trap for trap in traps if trap.reason != "interrupt"]
-    first_step = len(others) < len(traps) and not any(trap.sync for trap in others)
-    return first_step or any(trap.reason == "singlestep" for trap in traps)
+    unasked = [trap for trap in traps if not trap.asked]
+    others = [trap for trap in unasked if trap.reason != "interrupt"]
+    first_step = len(others) < len(unasked) and not any(trap.sync for trap in others)
+    return first_step or any(trap.reason == "singlestep" for trap in unasked)
 
 
 def helper_traps(traps: tuple[Trap, ...], capabilities: int) -> tuple[Trap, ...]:

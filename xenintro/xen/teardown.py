@@ -87,7 +87,13 @@ class Teardown:
         """
         self._attachment.drain()
         attachment = self._attachment
-        if self._writes_wait and attachment.enabled and attachment.ring.used:
+        if not (self._writes_wait and attachment.enabled and attachment.ring.used):
+            return
+        try:
+            attachment.check()
+        except XenintroError as error:  # it will not run again
+            _log.info("while releasing: %s", error)
+        else:
             self._keep_ring("somebody else has paused the domain")
 
     def _settle(self) -> None:

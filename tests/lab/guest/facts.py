@@ -8,7 +8,7 @@ HIGH = 0xFFFF_8000_0000_0000  #: where the guest maps everything a second time: 
 TIMES = {
     "N_CR0": 3, "N_CR3": 8, "N_CR4": 4, "N_XCR0": 2, "N_MSR": 5, "N_CPUID": 6, "N_INT3": 7,
     "N_TRAP": 4, "N_ICEBP": 3, "N_REQUEST": 9, "N_STEP": 20, "N_READ": 5, "N_WRITE": 6,
-    "N_EXEC": 4, "N_IPI": 3, "N_BENCH": 64,
+    "N_EXEC": 4, "N_IPI": 3, "N_BENCH": 64, "N_HELD": 6, "N_ASK": 3,
 }  # fmt: skip
 
 #: Physical addresses: plain memory that no one else uses (PML4_B follows PML4_A by a page).
@@ -26,6 +26,7 @@ _VALUES = {
     "SEL_GS": 0x38, "SEL_TSS": 0x40, "ES_BASE": 0x00AB_C000, "ES_LIMIT": 0x4321,
     "MSR_HIGH": 0xFFFF_8000, "MSR_LOW": 0x1234_5000,
     "CPUID_LEAF": 0x4000_0000, "CPUID_SUBLEAF": 0x77,
+    "ASKED": 0x0A5C_ED00, "FORGED": 0xF0_26ED,
     "VECTOR_IPI": 0x50, "VECTOR_BEAT": 0x60, "SAMPLE_COUNT": 0x1000, "MAX_VCPUS": 16,
 }  # fmt: skip
 
@@ -44,7 +45,10 @@ REGISTERS = {
 }  # fmt: skip
 
 #: What the guest itself counts and says after "lab: done", in this order.
-TALLIES = ("int3", "trap", "icebp", "ipi", "cpuid", "desc")
+TALLIES = (
+    *("int3", "trap", "icebp", "ipi", "cpuid", "desc"),
+    *("held_cr4", "held_msr", "asked", "forged", "unwritten"),
+)
 
 
 def symbols() -> dict[str, int]:

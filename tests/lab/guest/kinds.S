@@ -266,6 +266,53 @@ kinds:
     popfq
     ret
 
+    kind held, kind_held                /* writes, read back: those that did not happen are counted */
+    movl $N_HELD, %esi
+1:  movq %cr4, %rdi
+    btcq $7, %rdi                       /* PGE */
+    movq %rdi, %cr4
+    movq %cr4, %rax
+    cmpq %rdi, %rax
+    je 2f
+    count C_HELD_CR4
+2:  movl $0xc0000082, %ecx              /* LSTAR */
+    rdmsr
+    movl %eax, %ebx
+    incl %eax
+    wrmsr
+    rdmsr
+    cmpl %ebx, %eax
+    jne 3f
+    count C_HELD_MSR
+3:  decl %esi
+    jnz 1b
+    ret
+
+    kind ask, kind_ask                  /* requests that are answered with a register */
+    movl $N_ASK, %ebp
+1:  xorl %ebx, %ebx
+    request
+    cmpl $ASKED, %ebx
+    jne 2f
+    count C_ASKED
+2:  decl %ebp
+    jnz 1b
+    ret
+
+    kind forged, kind_forged            /* a read of what is not there, and a write that leaves nothing */
+    movabsq $(HIGH + PAGE_READ + OFF_READ), %rdx
+    movl (%rdx), %eax
+    cmpl $FORGED, %eax
+    jne 1f
+    count C_FORGED
+1:  movabsq $(HIGH + PAGE_WRITE + OFF_WRITE), %rdx
+    movl $FORGED, %eax
+    movl %eax, (%rdx)
+    cmpl (%rdx), %eax
+    je 2f
+    count C_UNWRITTEN
+2:  ret
+
     .section .kinds, "a"
     .quad 0
     .text
