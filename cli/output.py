@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from xenintro.policy.language.columns import Columns
     from xenintro.policy.language.expression import Expression
 
-#: What turns the loop's monotonic times into times of day.
-_CLOCK_OFFSET_NS = time.time_ns() - time.monotonic_ns()
-
 
 class ReaderGoneError(Exception):
     """Whoever read stdout has seen enough: a normal end. An OSError here would be click's, and exit 1."""
@@ -36,17 +32,13 @@ class JsonOutput:
     """JSON Lines of answered requests.
 
     Args:
-        domid: the domain, None where unknown.
-        domain: its name, None where unknown.
+        origin: where the events come from.
         write: where lines go.
-        recorded: times are those of a capture.
     """
 
-    def __init__(
-        self, domid: int | None, domain: str | None, write: Callable[[bytes], None], *, recorded: bool = False
-    ) -> None:
+    def __init__(self, origin: Origin, write: Callable[[bytes], None]) -> None:
         self._write = write
-        self._lines = AnsweredLines(domid, domain, recorded=recorded)
+        self._lines = AnsweredLines(*origin)
         self._seq = 0
 
     def __call__(self, batch: list[Answered]) -> None:
@@ -61,21 +53,16 @@ class HumanOutput:
 
     Args:
         color: ``auto``, ``always`` or ``never``.
+        origin: where the events come from.
         write: where lines go.
         noted: rules have a say, and leave notes.
-        recorded: times are those of a capture.
     """
 
     def __init__(
-        self,
-        color: str,
-        write: Callable[[bytes], None],
-        *,
-        noted: bool = False,
-        recorded: bool = False,
+        self, color: str, origin: Origin, write: Callable[[bytes], None], *, noted: bool = False
     ) -> None:
         self._write = write
-        self._offset_ns = 0 if recorded else _CLOCK_OFFSET_NS
+        self._offset_ns = origin.offset_ns
         self._lines = Lines(Style.of(sys.stdout, color), terminal_width(), noted=noted)
         self._encoding = sys.stdout.encoding
         self._started = False
@@ -105,16 +92,12 @@ class FieldsOutput:
         columns: the fields.
         origin: where the events come from.
         write: where lines go.
-        recorded: times are those of a capture.
     """
 
-    def __init__(
-        self, columns: Columns, origin: Origin, write: Callable[[bytes], None], *, recorded: bool = False
-    ) -> None:
+    def __init__(self, columns: Columns, origin: Origin, write: Callable[[bytes], None]) -> None:
         self._columns = columns
         self._origin = origin
         self._write = write
-        self._offset_ns = 0 if recorded else _CLOCK_OFFSET_NS
         self._encoding = sys.stdout.encoding
         self._seq = -1
 
@@ -122,7 +105,7 @@ class FieldsOutput:
         """Write one line per request."""
         row, origin = self._columns.row, self._origin
         lines = [
-            row(answered, origin, ts=timestamp(answered.taken_ns + self._offset_ns), seq=seq)
+            row(answered, origin, ts=timestamp(answered.taken_ns + origin.offset_ns), seq=seq)
             for seq, answered in enumerate(batch, max(0, self._seq))
         ]
         if self._seq < 0:
@@ -132,10 +115,14 @@ class FieldsOutput:
 
 
 class Origin(NamedTuple):
-    """The domain that events come from; None where unknown."""
+    """The domain that events come from, None where unknown.
+
+    ``offset_ns`` makes nanoseconds since the epoch of their times; 0 for a capture.
+    """
 
     domid: int | None
     name: str | None
+    offset_ns: int = 0
 
 
 class Form(NamedTuple):
@@ -153,15 +140,13 @@ class Form(NamedTuple):
     filter: Expression[Answered] | None = None
     color: str = "auto"
 
-    def output(
-        self, origin: Origin, write: Callable[[bytes], None], *, noted: bool, recorded: bool = False
-    ) -> Output:
-        """Lines on stdout; ``noted`` and ``recorded`` as `HumanOutput` takes them."""
+    def output(self, origin: Origin, write: Callable[[bytes], None], *, noted: bool) -> Output:
+        """Lines on stdout; ``noted`` as `HumanOutput` takes it."""
         if self.format == "jsonl":
-            return JsonOutput(origin.domid, origin.name, write, recorded=recorded)
+            return JsonOutput(origin, write)
         if self.columns is not None:
-            return FieldsOutput(self.columns, origin, write, recorded=recorded)
-        return HumanOutput(self.color, write, noted=noted, recorded=recorded)
+            return FieldsOutput(self.columns, origin, write)
+        return HumanOutput(self.color, origin, write, noted=noted)
 
     def shows(self, origin: Origin) -> Callable[[Answered], bool] | None:
         """Tells the requests that are printed; None: all are."""

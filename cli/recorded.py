@@ -49,7 +49,7 @@ def show(path: str, choice: Choice) -> int:
     with Capture(path) as capture:
         talk = ReadTalk(capture.info, capture.interface, choice.form.color, quiet=choice.quiet)
         origin = origin_of(capture.info)
-        output = choice.form.output(origin, writer(), noted=bool(capture.info.policies), recorded=True)
+        output = choice.form.output(origin, writer(), noted=bool(capture.info.policies))
         talk.started(path, events or capture.info.events)
         shown = _Shown(capture.info, choice, choice.form.shows(origin))
         try:

@@ -167,7 +167,7 @@ def _run(
     guest = guest_of(info, RecordedMemory(capture))
     wanted = wanted_of("", info, capture.interface)
     origin = origin_of(info)
-    output = choice.form.output(origin, writer(), noted=bool(policies), recorded=True)
+    output = choice.form.output(origin, writer(), noted=bool(policies))
     lines = _Lines(output, wanted, verification, choice.form.shows(origin))
     session = Session(
         source,

@@ -258,7 +258,7 @@ def _observers(
 
 
 def _origin(monitor: Monitor) -> Origin:
-    return Origin(monitor.info.domid, monitor.info.name)
+    return Origin(monitor.info.domid, monitor.info.name, monitor.guest.offset_ns)
 
 
 @contextmanager

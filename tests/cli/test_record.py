@@ -75,14 +75,8 @@ def test_what_the_capture_says_of_itself(host: Host, tmp_path: Path) -> None:
 def test_what_is_printed_is_in_the_file_too(host: Host, tmp_path: Path) -> None:
     path = tmp_path / "both.pcapng"
     outcome = host.run("watch", "-d", "1", "-e", EVENTS, "-c", "50", "--format", "jsonl", "-w", str(path))
-    recorded = iter(read(path))
-    for line in outcome.records:
-        one = next(one for one in recorded if one.event.reason == line["reason"])
-        assert (one.event.vcpu_id, one.answer, one.pause_ns) == (
-            line["vcpu_id"],
-            line["answer"],
-            line["pause_ns"],
-        )
+    again = xenintro("watch", "-r", str(path), "-c", "50", "--format", "jsonl")
+    assert again.stdout == outcome.stdout != ""
 
 
 def test_ctrl_c_and_sigterm_close_the_file(host: Host, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from xenintro.abi import interface
 from xenintro.answered import Answered
 from xenintro.codec import acknowledge, decode
 from xenintro.session import Summary
-from xenintro_cli.output import HumanOutput, JsonOutput
+from xenintro_cli.output import HumanOutput, JsonOutput, Origin
 from xenintro_cli.style import Style
 from xenintro_cli.summary import summary_lines
 
@@ -21,7 +21,12 @@ LATE = Answered(EVENT, "allow", acknowledge(EVENT.raw, LAYOUT), 0, 250_000_000, 
 
 def written(output_of: type[JsonOutput | HumanOutput]) -> list[bytes]:
     out: list[bytes] = []
-    output = JsonOutput(1, None, out.append) if output_of is JsonOutput else HumanOutput("never", out.append)
+    origin = Origin(1, None)
+    output = (
+        JsonOutput(origin, out.append)
+        if output_of is JsonOutput
+        else HumanOutput("never", origin, out.append)
+    )
     output([IN_TIME, LATE])
     return b"".join(out).splitlines()
 

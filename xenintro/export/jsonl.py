@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def export(info: CaptureInfo, events: Iterable[Answered], output: BinaryIO, options: Options) -> None:
     """Write one line per event."""
-    line = AnsweredLines(info.domid, info.domain, recorded=True).line
+    line = AnsweredLines(info.domid, info.domain).line
     write = output.write
     for seq, answered in enumerate(events):
         write(line(answered, seq))

@@ -6,7 +6,7 @@ import logging
 import signal
 from importlib.metadata import version
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic, monotonic_ns, time, time_ns
 from typing import TYPE_CHECKING, Any
 
 from xenintro.capture.about import about
@@ -153,7 +153,7 @@ class Service:
             self._next_report = 0.0
 
     def _answer_all(self, info: DomainInfo, monitor: Monitor) -> None:
-        self._lines = AnsweredLines(info.domid, info.name)
+        self._lines = AnsweredLines(info.domid, info.name, monitor.guest.offset_ns)
         self._session = session = Session(
             monitor,
             guest=monitor.guest,
@@ -231,7 +231,7 @@ class Service:
         self._notifier.status(status_text(self))
         self._write_metrics()
         if self._lines is not None:
-            self._lines.set_clock()
+            self._lines.offset_ns = time_ns() - monotonic_ns()  # the time of day may have been corrected
 
     def _write_metrics(self) -> None:
         if self._textfile is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from xenintro.sinks import jsonl
@@ -19,26 +18,20 @@ class AnsweredLines:
     Args:
         domid: the domain, None where unknown.
         domain: its name, None where unknown.
-        recorded: times are those of a capture, nanoseconds since the epoch.
+        offset_ns: what makes nanoseconds since the epoch of their times; 0 for a capture.
     """
 
-    def __init__(self, domid: int | None, domain: str | None, *, recorded: bool = False) -> None:
+    def __init__(self, domid: int | None, domain: str | None, offset_ns: int = 0) -> None:
         head = {"domid": domid, "domain": domain}
         self._head: dict[str, Any] = {key: value for key, value in head.items() if value is not None}
-        self._offset_ns = 0
-        if not recorded:
-            self.set_clock()
-
-    def set_clock(self) -> None:
-        """Look at the time of day again: it may have been corrected, and drifts from the loop's clock."""
-        self._offset_ns = time.time_ns() - time.monotonic_ns()
+        self.offset_ns = offset_ns
 
     def line(self, answered: Answered, seq: int) -> bytes:
         """One line with its newline."""
         record: dict[str, Any] = {
             "v": 1,
             "seq": seq,
-            "ts": jsonl.timestamp(answered.taken_ns + self._offset_ns),
+            "ts": jsonl.timestamp(answered.taken_ns + self.offset_ns),
             **self._head,
             **jsonl.event_record(answered.event),
             "answer": answered.answer,
