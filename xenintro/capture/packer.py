@@ -55,7 +55,7 @@ def main() -> None:
     """Do what stdin says, and say so on stdout."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends when who asks does
-    os.nice(19)
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("0")  # before who owns the ring
     Packer(0, 1).run()
