@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from contextlib import suppress
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -95,10 +94,12 @@ class Talk:
             recording.release(patience=0)
             return
         size = format_size(recording.size)
-        if recording.compressed:
-            self._say(f"  compressing {size}; Ctrl-C leaves it as it is")
-        with suppress(KeyboardInterrupt):
+        try:
+            if recording.compressed:
+                self._say(f"  compressing {size}; Ctrl-C leaves it as it is")
             recording.finish()
+        except KeyboardInterrupt:
+            recording.finish(patience=0)
         files = [path for path in recording.files if path.exists()]
         if recording.compressed and not all(path.suffix in COMPRESSIONS for path in files):
             self._say("  not compressed")
