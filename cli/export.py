@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from xenintro.capture.reader import Capture
+from xenintro.errors import XenintroError
 from xenintro.export import FORMATS, Options, find_format
 from xenintro.export.output import export
 from xenintro.export.redact import redacted
@@ -82,6 +83,8 @@ def command(
             sys.stdout.buffer.flush()
         except BrokenPipeError as error:
             raise ReaderGoneError from error
+        except KeyboardInterrupt as error:
+            raise XenintroError("stopped before the end", why="what was not whole is gone") from error
         if path is not None and not quiet:
             say(f"wrote {path}", color=False)
         if capture.damage is not None:

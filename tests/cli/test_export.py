@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 from contextlib import closing
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
@@ -150,3 +152,27 @@ def test_the_help_names_every_format() -> None:
     text = xenintro("export", "--help").stdout
     for name, row in FORMATS.items():
         assert f"  {name:<12}{row.summary}" in text
+
+
+def test_ctrl_c_leaves_nothing(capture: Path) -> None:
+    folder = capture.parent / "out"
+    folder.mkdir()
+    with subprocess.Popen(
+        [*COMMAND, "export", "-", "--to", "sqlite", "-o", str(folder / "x.sqlite")],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(capture.read_bytes()[:-3000])
+        process.stdin.flush()
+        deadline = monotonic() + 60
+        while not any(folder.iterdir()):
+            assert monotonic() < deadline
+            sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read()
+    assert process.returncode == 1
+    assert errors.startswith(b"error: stopped before the end\n")
+    assert not any(folder.iterdir())
