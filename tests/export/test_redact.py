@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from tests.export.samples import SAMPLES
 from tests.slots import slots
@@ -32,6 +32,7 @@ def test_only_general_registers_change(name: str) -> None:
         assert before._replace(event=after.event, response=after.response) == after
 
 
+@settings(deadline=None)
 @given(slots())
 def test_nothing_of_the_general_registers_is_left(slot: tuple[Interface, bytes]) -> None:
     layout, raw = slot

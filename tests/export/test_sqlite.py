@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.export import golden
@@ -89,6 +89,7 @@ def numbers(row: dict[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
     }
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, (1 << 64) - 1) | st.sampled_from([0, 1 << 63, (1 << 63) - 1, (1 << 64) - 1])))
 def test_texts_sort_as_their_numbers(values: list[int]) -> None:
     with closing(sqlite3.connect(":memory:")) as database:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.slots import make_slot, slots
@@ -28,6 +28,7 @@ def bytes_of(lines: list[str], size: int) -> bytes:
     return bytes(out)
 
 
+@settings(deadline=None)
 @given(slots(), st.none() | st.integers(60, 200))
 def test_every_byte_is_shown(slot: tuple[Interface, bytes], width: int | None) -> None:
     layout, raw = slot
@@ -37,6 +38,7 @@ def test_every_byte_is_shown(slot: tuple[Interface, bytes], width: int | None) -
     assert bytes_of(dump.response(event, raw), layout.slot_size) == raw
 
 
+@settings(deadline=None)
 @given(slots(), st.integers(72, 200))
 def test_no_line_is_wider_than_the_terminal(slot: tuple[Interface, bytes], width: int) -> None:
     layout, raw = slot

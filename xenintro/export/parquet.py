@@ -121,9 +121,7 @@ class _Dataset:
             self._first_ns = first_ns
         self._hour = hour
         info = self._info
-        domain = (
-            info.domain if info.domain is not None else "unknown" if info.domid is None else str(info.domid)
-        )
+        domain = info.domain or ("unknown" if info.domid is None else str(info.domid))
         when = datetime.fromtimestamp(hour * 3600, UTC)
         folder = self._output / f"domain={quote(domain, safe='')}" / f"hour={when:%Y-%m-%dT%H}"
         self._path = folder / f"{_stamp(self._first_ns)}-{self._files}.parquet"
