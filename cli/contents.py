@@ -129,7 +129,7 @@ def _event_lines(contents: Contents, nr_vcpus: int | None, style: Style) -> Iter
         own = _rate(contents.rate(count)) if took else "-"
         yield f"  {style.event(f'{reason:<20}', reason)}{grouped(count):>11}{own:>11}  {cells}"
     paused = f"  guest paused {duration(contents.paused_ns, style)}"
-    if took and nr_vcpus:
+    if took and nr_vcpus is not None and nr_vcpus > 0:
         whole = took * nr_vcpus
         paused += f" of {duration(whole, style)} of vCPU time ({100 * contents.paused_ns / whole:.1f} %)"
     yield paused

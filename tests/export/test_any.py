@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.capture.making import batches
@@ -27,7 +27,7 @@ INFOS = st.builds(
     abi=st.just("vm_event-7"),
     domid=st.none() | st.integers(0, (1 << 32) - 1),
     domain=st.none() | _TEXTS,
-    nr_vcpus=st.none() | st.integers(0, (1 << 32) - 1),
+    nr_vcpus=st.none() | st.integers(-(1 << 70), 1 << 70),
     events=_TEXTS,
     policies=st.dictionaries(_TEXTS, _TEXTS, max_size=2),
     mode=st.none() | _TEXTS,
@@ -38,7 +38,7 @@ INFOS = st.builds(
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6, deadline=None, phases=[Phase.reuse, Phase.generate])
 @given(batches(), INFOS, st.integers(0, (1 << 63) - 10_000))
 def test_every_format_takes_it(
     name: str, made: tuple[Interface, list[list[Answered]]], info: CaptureInfo, offset: int

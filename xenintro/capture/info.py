@@ -11,7 +11,7 @@ from xenintro.xen.stepping import StepState
 
 #: A time in nanoseconds: not before the epoch, and in 64 bits.
 _Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-_U32 = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
+_Domid = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
 
 
 class CaptureInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +42,10 @@ class CaptureInfo(msgspec.Struct, frozen=True, kw_only=True):
     arch: str = "x86_64"
     release: str | None = None
     xen: str | None = None
-    domid: _U32 | None = None
+    domid: _Domid | None = None
     domain: str | None = None
     uuid: str | None = None
-    nr_vcpus: _U32 | None = None
+    nr_vcpus: int | None = None
     events: str = ""
     policies: dict[str, str] = {}
     mode: str | None = None

@@ -126,7 +126,7 @@ class _Load:
 
     def __init__(self, packets: Packets, nr_vcpus: int | None) -> None:
         self._packets = packets
-        self._nr_vcpus = nr_vcpus or 1
+        self._nr_vcpus = max(nr_vcpus or 1, 1)
         self._begun = self._at = 0
         self._events = self._paused_ns = 0
         self._shown: tuple[int, float] | None = None

@@ -109,15 +109,16 @@ def _indices() -> Iterable[str]:
 
 
 def _write_meta(database: sqlite3.Connection, info: CaptureInfo) -> None:
-    values = msgspec.structs.asdict(info)
-    rows = [
-        (key, value if value is None or isinstance(value, str | int | float) else _json(value))
-        for key, value in values.items()
-    ]
+    rows = [(key, _stored(value)) for key, value in msgspec.structs.asdict(info).items()]
     database.executemany("INSERT INTO meta VALUES (?, ?)", rows)
 
 
-def _json(value: object) -> str:
+def _stored(value: object) -> object:
+    """What SQLite takes as it is, all else as JSON: lists, and numbers that no honest capture has."""
+    if value is None or isinstance(value, str | float):
+        return value
+    if isinstance(value, int) and abs(value) < 1 << 63:
+        return value
     return msgspec.json.encode(value).decode()
 
 
