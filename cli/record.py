@@ -9,6 +9,7 @@ import click
 from xenintro.abi import ARCHITECTURES
 from xenintro.capture.naming import Rotation
 from xenintro.capture.raw import KINDS
+from xenintro.errors import UsageError
 from xenintro_cli import options
 from xenintro_cli.import_raw import import_file
 from xenintro_cli.recording import Keep
@@ -23,6 +24,10 @@ _LIVE = (
     *("domid", "name", "events", "count", "duration", "policy", "mode", "deadline"),
     *("rotate", "keep", "selection"),
 )
+
+
+#: Options of a raw file alone.
+_RAW = ("abi", "arch", "raw")
 
 
 @click.command(name="record")
@@ -79,6 +84,8 @@ def command(
     if from_raw is not None:
         options.refuse(_LIVE, "--from-raw reads a file", why="what is in it is taken as it is")
         return import_file(from_raw, write, abi=abi, arch=arch, kind=raw, force=force, quiet=quiet)
+    if any(map(options.is_given, _RAW)):
+        raise UsageError("nothing raw is imported", why="--abi, --arch and --raw are for --from-raw FILE")
     return watch(
         Choice(
             domid=domid,

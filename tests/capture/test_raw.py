@@ -155,3 +155,8 @@ def test_mistakes(tmp_path: Path, arguments: list[str], code: int, what: str) ->
     outcome = xenintro("record", "--from-raw", str(raw), *arguments)
     assert outcome.code == code
     assert what in outcome.error[0]
+
+
+def test_options_of_raw_files_without_one() -> None:
+    outcome = xenintro("record", "--abi", "vm_event-7", "--domid", "1")
+    assert (outcome.code, outcome.error[0]) == (2, "error: nothing raw is imported")
