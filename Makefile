@@ -53,6 +53,9 @@ KILLS ?= 1000
 kills: $(STAMP) ## kill a watching process KILLS (1000) times at random instants; no guest may be lost
 	@$(BIN)/python -m tests.kills --count $(KILLS)
 
+kills-record: $(STAMP) ## kill a recording process KILLS (1000) times; nothing that was answered may be missing
+	@$(BIN)/python -m tests.kills --record --count $(KILLS)
+
 bench: wheel ## measure, the lab included; ratios against references in the same run
 	@$(BIN)/python -m tests.bench
 
@@ -77,4 +80,4 @@ clean: ## remove what was built
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find xenintro cli tests -name '*.so' -delete -o -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test check lint format fuzz kills bench wheel lab test-lab test-lab-all clean
+.PHONY: help setup demo test check lint format fuzz kills kills-record bench wheel lab test-lab test-lab-all clean

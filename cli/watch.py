@@ -218,7 +218,6 @@ def _run(
         shows=choice.form.shows(_origin(monitor)),
         observers=_observers(choice, monitor, stream, recording, talk),
         record=None if recording is None else recording.write,
-        pending=None if recording is None else recording.pending,
         limit=choice.count,
         duration=choice.duration,
     )

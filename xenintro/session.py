@@ -17,7 +17,6 @@ from xenintro.stats import Histogram
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from xenintro.capture.pending import Pending
     from xenintro.events import Event
     from xenintro.guest import Guest
     from xenintro.response import Response
@@ -118,7 +117,6 @@ class Session:
         duration: stop after this many seconds.
         record: called with everything that was answered, wanted or not, at once: after the answers, and
             before the next request is taken.
-        pending: told of every request before a policy is asked about it, and before it is answered.
         clock: which time it is, in nanoseconds; a capture has its own.
 
     Attributes:
@@ -139,14 +137,12 @@ class Session:
         limit: int | None = None,
         duration: float | None = None,
         record: Callable[[list[Answered]], None] | None = None,
-        pending: Pending | None = None,
         clock: Callable[[], int] = monotonic_ns,
     ) -> None:
         self._source = source
         self.decide = decide
         self.enforce = enforce
         self.record = record
-        self._pending = pending
         self._guest = guest
         self._wanted = wanted
         self._shows = shows
@@ -210,11 +206,11 @@ class Session:
 
     def drained(self, answered: list[Missed]) -> None:
         """Count and record what was answered while the domain was given back, when nobody was asked."""
-        batch = _in_order([], self._source.missed())
-        batch += [
+        drained = [
             Answered(event, PLAIN.name, sent, since_ns, answered_ns, asked=False)
             for event, sent, since_ns, answered_ns, _, _ in answered
         ]
+        batch = _in_order(drained, self._source.missed())
         for one in batch:
             self.summary.count(one)
         if batch and self.record is not None:
@@ -222,7 +218,7 @@ class Session:
 
     def _answer(self, batch: list[Answered]) -> None:
         """What `answer_batch` does; what was answered is in the batch whatever is raised."""
-        source, clock, pending = self._source, self._clock, self._pending
+        source, clock = self._source, self._clock
         interface = source.interface
         out: list[tuple[Event, str, bytes, int, Rule | None, str | None, bool, bool]] = []
         first_ns = 0
@@ -230,8 +226,6 @@ class Session:
             for request in source.requests():
                 taken_ns = clock()
                 with request:  # whatever happens below, the vCPU runs on
-                    if pending is not None and self.decide is not None:
-                        pending.taken(request.raw, taken_ns)
                     event = decode(request.raw, interface)
                     wish, rule, asked = self._wish(event, taken_ns)
                     would: str | None = None
@@ -244,8 +238,6 @@ class Session:
                         name, sent = response.name, encode(event, response)
                     finally:
                         sent = sent or acknowledge(request.raw, interface)
-                        if pending is not None:
-                            pending.answering(request.raw, taken_ns, sent, name)
                         if request.answer(sent):
                             out.append((event, name, sent, taken_ns, rule, would, False, asked))
                         else:  # `missed` tells what was sent

@@ -22,3 +22,18 @@ def test_no_guest_is_lost() -> None:
     assert len(kills) == 80, done.stderr
     assert [kill for kill in kills if kill["lost"]] == []
     assert {kill["victim"] for kill in kills} >= {"worker", "front"}
+
+
+@pytest.mark.slow
+def test_nothing_that_was_answered_is_missing_in_a_capture() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kills", "--record", "--count", "30", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    turns = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(turns) == 30, done.stderr
+    bad = ("missing", "wrong", "unreadable")
+    assert [turn for turn in turns if turn["kill"]["lost"] or any(turn[key] for key in bad)] == []
+    assert sum(turn["answered"] for turn in turns) > 0

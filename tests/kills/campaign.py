@@ -24,9 +24,12 @@ from xenintro.supervise.front import supervised
 from xenintro.xen.process import adopt_orphans
 from xenintro.xen.xc import Xc, libraries_of
 from xenintro_cli.ending import guarded
+from xenintro_cli.output import Form
 from xenintro_cli.watch import Choice, watch_domain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xenintro.supervise.link import Link
 
 VCPUS = (1, 2, 8, 12)
@@ -65,64 +68,80 @@ class Campaign:
     Args:
         vcpus: of the guest.
         seed: of the random instants: from before the attachment to after the release.
+
+    Attributes:
+        random: of the instants.
+        simulation: the host.
+        pids: the processes of the last turn by name, as far as there were any when it was time to kill.
     """
 
     def __init__(self, vcpus: int, seed: int) -> None:
         self._vcpus = vcpus
-        self._random = random.Random(seed)
-        self._simulation = Simulation(vcpus=vcpus, scenario="storm")
-        os.environ.update(self._simulation.environment)
+        self.random = random.Random(seed)
+        self.simulation = Simulation(vcpus=vcpus, scenario="storm")
+        os.environ.update(self.simulation.environment)
         adopt_orphans()
         self._simulator = set(_children(os.getpid()))
-        self._library, self._own_domid = libraries_of(str(self._simulation.directory))
+        self._library, self._own_domid = libraries_of(str(self.simulation.directory))
         self._policy = Path(tempfile.mkdtemp()) / "policy.py"
         self._policy.write_text(_POLICY)
+        self.pids: dict[str, int] = {}
 
     def close(self) -> None:
         """End the simulation."""
-        self._simulation.close()
+        self.simulation.close()
         self._policy.unlink()
         self._policy.parent.rmdir()
 
     def turn(self, victim: str) -> Kill:
         """Watch, kill, and see whether the guest runs."""
-        instant = self._random.uniform(0, self._lifetime)
-        front = self._start()
-        time.sleep(instant)
+        wait = self.instant()
+        front = self.start()
+        wait()
         killed = time.monotonic()
-        _kill(front, victim)
+        self.pids = _kill(front, victim)
         before = self._retired()
         lost, seconds = self._lost(before, killed)
-        self._wait_for_all()
+        self.wait_for_all()
         return Kill(self._vcpus, victim, lost or self._left(), seconds)
 
+    def instant(self) -> Callable[[], object]:
+        """Waits, once the processes have been started, until it is time to kill."""
+        seconds = self.random.uniform(0, self.lifetime)
+        return lambda: time.sleep(seconds)
+
     @cached_property
-    def _lifetime(self) -> float:
+    def lifetime(self) -> float:
         """Seconds from start to end of a turn without a kill, and a bit."""
         times = []
         for _ in range(5):
             started = time.monotonic()
-            self._start()
-            self._wait_for_all()
+            self.start()
+            self.wait_for_all()
             times.append(time.monotonic() - started)
         return 1.05 * sorted(times)[2]
 
-    def _start(self) -> int:
-        choice = Choice(
-            domid=1,
-            events=EVENTS,
-            duration=_WATCHED,
-            quiet=True,
-            output_format="jsonl",
-            policies=(str(self._policy),) if self._random.random() < 0.5 else (),
-            enforce=True,
-        )
+    def start(self) -> int:
+        """Start the processes of a turn; the front's."""
+        choice = self.choice()
         front = os.fork()
         if front == 0:
             self._watch(choice)
         return front
 
-    def _wait_for_all(self) -> None:
+    def choice(self) -> Choice:
+        """What the command line would ask for."""
+        return Choice(
+            domid=1,
+            events=EVENTS,
+            duration=_WATCHED,
+            quiet=True,
+            form=Form(format="jsonl"),
+            policies=(str(self._policy),) if self.random.random() < 0.5 else (),
+            enforce=True,
+        )
+
+    def wait_for_all(self) -> None:
         """Until every process of the turn has ended; all are ours, orphans too."""
         while others := set(_children(os.getpid())) - self._simulator:
             for pid in others:
@@ -145,7 +164,7 @@ class Campaign:
         return [vcpu["retired"] for vcpu in self._state()["vcpus"]]
 
     def _state(self) -> dict[str, Any]:
-        return self._simulation.control("state")
+        return self.simulation.control("state")
 
     def _lost(self, before: list[int], killed: float) -> tuple[str, float]:
         """Why the guest is lost, empty if every vCPU has run again; and how long that took."""
@@ -168,13 +187,14 @@ class Campaign:
             "pauses": state["pauses"],
             "single-step": any(vcpu["single_step"] for vcpu in state["vcpus"]),
             "waiting vCPUs": any(vcpu["event_pauses"] for vcpu in state["vcpus"]),
-            "a journal": list((self._simulation.directory / "state").glob("*.journal")),
+            "a journal": list((self.simulation.directory / "state").glob("*.journal")),
         }
         names = [name for name, value in left.items() if value]
         return f"left behind: {', '.join(names)}" if names else ""
 
 
-def _kill(front: int, victim: str) -> None:
+def _kill(front: int, victim: str) -> dict[str, int]:
+    """Kill one of them, the front where there is no such process; all that there were."""
     pids = {"front": front, "job": -front}
     for name, parent in (("supervisor", front), ("worker", "supervisor")):
         children = _children(pids.get(parent, 0) if isinstance(parent, str) else parent)
@@ -182,6 +202,7 @@ def _kill(front: int, victim: str) -> None:
             pids[name] = children[0]
     with suppress(ProcessLookupError):  # it was just ending
         os.kill(pids.get(victim, front), signal.SIGKILL)
+    return pids
 
 
 def _children(pid: int) -> list[int]:

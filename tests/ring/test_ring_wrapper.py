@@ -133,3 +133,31 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_library_alone_loads_no_native_code() -> None:
     code = "import sys, xenintro; print([m for m in sys.modules if 'cffi' in m or '_native' in m])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def test_what_is_answered_is_recorded_before_it_is_shown() -> None:
+    record = memoryview(mmap.mmap(-1, 16 + 1024 * 1040))
+    for base in (0, 3):
+        page = bytearray(PAGE)
+        ring = Ring(page, 400, 8)
+        ring.init()
+        ring.record(record)
+        put_requests(memoryview(page), *(bytes([n]) * 400 for n in range(3)))
+        for n in range(3):
+            ring.take()
+            ring.put(bytes([0x80 + n]) * 400)
+            assert struct.unpack_from("=4I", record) == (base + n + 1, base, 0, base)
+            at = 16 + (base + n) * 1040
+            taken_ns, answered_ns, request, response = struct.unpack_from("=QQ512s512s", record, at)
+            assert 0 < taken_ns <= answered_ns
+            assert request == bytes([n]) * 400 + bytes(112)
+            assert response == bytes([0x80 + n]) * 400 + bytes(112)
+        ring.publish()
+        assert struct.unpack_from("=4I", record) == (base + 3, base + 3, 0, base)
+
+
+def test_a_record_needs_room() -> None:
+    with pytest.raises(ValueError, match="a record has"):
+        Ring(bytearray(PAGE), 400, 8).record(memoryview(bytearray(100)))
+    with pytest.raises(ValueError, match="too long"):
+        Ring(bytearray(PAGE), 600, 4).record(memoryview(bytearray(16 + 1024 * 1040)))

@@ -228,7 +228,7 @@ class Capture:
         if any(len(said.get(code, b"")) != 8 for code in wanted):
             return
         started, ended = (high << 32 | low for high, low in (time(said[code]) for code in wanted[:2]))
-        if ended > MOST_NS or started > ended:
+        if max(started, ended) > MOST_NS:
             raise ValueError("totals of a time that cannot be")
         lost = said.get(blocks.ISB_IFDROP, bytes(8))
         totals = CaptureTotals(

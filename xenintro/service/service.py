@@ -160,7 +160,6 @@ class Service:
             wanted=self._is_wanted,
             observers=[self._turn],
             record=self.capture.write,
-            pending=self.capture.pending,
             enforce=self.enforce,
         )
         session.decide = chain(self.policies.policies, monitor.guest)

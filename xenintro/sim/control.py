@@ -146,6 +146,11 @@ def _memory(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
     return {"data": domain.memory[start : start + int(order.get("length", 0))].hex()}
 
 
+def _log(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
+    machine.log_answers(order.get("path"))
+    return {}
+
+
 def _params(machine: Machine, order: dict[str, Any]) -> dict[str, Any]:
     domain = _domain(machine, order)
     domain.params.update({int(param): value for param, value in order.get("set", {}).items()})
@@ -169,5 +174,6 @@ ORDERS: dict[str, Callable[[Machine, dict[str, Any]], dict[str, Any]]] = {
     "calls": _calls,
     "access": _access,
     "memory": _memory,
+    "log": _log,
     "params": _params,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ class Machine:
         answer_times: nanoseconds from a request's posting to its response being consumed.
         events, answered: requests posted, and requests that got their response.
         by_reason: `events` by reason.
+        caller: the process whose call is under way.
         deaths, births: how often domains were destroyed, crashed or shut down (VIRQ_DOM_EXC), or were made.
     """
 
@@ -67,6 +69,8 @@ class Machine:
         self.answered = 0
         self.answer_times = Histogram()
         self.by_reason: dict[str, int] = {}
+        self.caller = 0
+        self._log: int | None = None
         self.deaths = self.births = 0
         self._vcpus = vcpus
         self._next_domid = 3
@@ -86,6 +90,7 @@ class Machine:
 
     def close(self) -> None:
         """Free everything."""
+        self.log_answers(None)
         for domain in self.domains.values():
             domain.close()
         self.domains.clear()
@@ -147,6 +152,18 @@ class Machine:
         self.by_reason[reason] = self.by_reason.get(reason, 0) + 1
         if ring.unsolicited and reason:
             self.rules.broke("rescued-ring-kept", f"domain {domain.domid}: {reason}")
+
+    def consumed(self, request: bytes, response: bytes) -> None:
+        """A request got its response: count, and log if somebody wants to know."""
+        self.answered += 1
+        if self._log is not None:
+            os.write(self._log, self.caller.to_bytes(4, "little") + request + response)
+
+    def log_answers(self, path: str | None) -> None:
+        """Write what is consumed from now on to a file: the process that told of it, request, response."""
+        if self._log is not None:
+            os.close(self._log)
+        self._log = None if path is None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
 
     def enable_ring(self, domain: Domain) -> Ring:
         """XEN_VM_EVENT_ENABLE, after its checks. Libxc takes the page out of the physmap then."""

@@ -113,7 +113,6 @@ def _answered(machine: Machine, ring: Ring, vcpu: Vcpu, response: Response) -> R
     domain = ring.domain
     waiting = ring.unanswered.get(vcpu.vcpu_id)
     if waiting:
-        machine.answered += 1
         match = next((one for one in waiting if one.reason == response.reason), None)
         if match is None:
             match = waiting[0]
@@ -122,6 +121,7 @@ def _answered(machine: Machine, ring: Ring, vcpu: Vcpu, response: Response) -> R
                 f"vcpu {vcpu.vcpu_id}: {response.reason} answers {match.reason}",
             )
         waiting.remove(match)
+        machine.consumed(match.raw, response.raw)
         machine.answer_times.record(monotonic_ns() - match.posted_ns)
         return match
     ring.unsolicited += 1

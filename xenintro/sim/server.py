@@ -117,6 +117,7 @@ class Server:
             self._close(connection, client)
             return
         name, client.pid, arguments, data = wire.parse(packet)
+        self.machine.caller = client.pid
         if name == "control":
             self._control(connection, json.loads(data))
             return

@@ -38,6 +38,11 @@ class Link(Watcher):
         """Eight bytes for the deadline thread's beat."""
         return memoryview(self._board.memory)[:8]
 
+    @property
+    def record(self) -> memoryview:
+        """Where the ring notes what it answers."""
+        return self.pending.record
+
     def taking(self, domid: int) -> None:
         """Nothing was done to the domain yet; returns when the supervisor has its own way to the ring."""
         self._board.write(domid=domid, port=0, tag=0)

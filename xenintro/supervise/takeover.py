@@ -50,21 +50,25 @@ def ended(
         WorkerDiedError: it ended badly, and its domain is as it was.
         ReleaseError: its domain could not be given back.
     """
+    if keeper is not None and not (board.read("port") and keeper.has(board.read("tag"))):
+        keeper = None
+    page = None if keeper is None else keeper.page()
     try:
         return _given_back(status, why, board, library, own_domid, keeper)
     finally:
-        _record(board)
+        _record(board, page)
 
 
-def _record(board: Board) -> None:
+def _record(board: Board, page: bytes | None) -> None:
     try:
-        recovered = board.pending.recover()
+        recovered = board.pending.recover(page)
     except OSError as error:
         _log.warning("what was answered last could not be recorded: %s", error)
         return
     if recovered is not None:
-        path, count = recovered
-        _log.warning("recorded what it had not: %d requests in %s", count, path)
+        count = recovered.answered + recovered.unanswered
+        lost = f"; {recovered.lost} are lost" if recovered.lost else ""
+        _log.warning("recorded what it had not: %d requests in %s%s", count, recovered.path, lost)
 
 
 def _given_back(
@@ -75,9 +79,7 @@ def _given_back(
         return code
     if not board.attached:
         raise WorkerDiedError(f"the watching process {_how(code, why)}", why=why or _WHY, hint=_UNTOUCHED)
-    domid, port, tag = (board.read(field) for field in ("domid", "port", "tag"))
-    if keeper is not None and not (port and keeper.has(tag)):
-        keeper = None
+    domid, port = board.read("domid"), board.read("port")
     with Xc(library, own_domid=own_domid) as xc:
         try:
             info = domain_info(xc, domid)

@@ -54,13 +54,14 @@ class Attachment:
         interface: the layout of its ring.
         journal: its journal.
         kept: a ring to take over; without, one is made.
+        record: where a ring that is made notes what is answered; see `xenintro.xen.ring.Ring.record`.
 
     Attributes:
         guard: the deadline thread, once `guarded`; it runs until the ring is given up.
         info: the domain as it was when attached.
         ring: the monitor's end of the ring, initialised before anything can trap.
         enabled: the ring exists.
-        drained: what `drain` has answered.
+        drained: what `drain` has answered; an empty response where that was too late.
         unanswered: requests that had no answer when the ring was given up; zero unless a step failed.
 
     Raises:
@@ -69,7 +70,13 @@ class Attachment:
     """
 
     def __init__(
-        self, xc: Xc, info: DomainInfo, interface: Interface, journal: Journal, kept: Kept | None = None
+        self,
+        xc: Xc,
+        info: DomainInfo,
+        interface: Interface,
+        journal: Journal,
+        kept: Kept | None = None,
+        record: memoryview | None = None,
     ) -> None:
         self.info = info
         self.interface = interface
@@ -92,7 +99,7 @@ class Attachment:
         self._lifeline_fd: int | None = None
         try:
             if kept is None:
-                self._make()
+                self._make(record)
             else:
                 self._adopt(kept)
         except BaseException as error:
@@ -103,7 +110,7 @@ class Attachment:
                 raise gone from error
             raise
 
-    def _make(self) -> None:
+    def _make(self, record: memoryview | None) -> None:
         self.pause()
         # libxc pauses the domain too, and a process can die in the middle of that.
         with self._journal.counting(0):
@@ -113,6 +120,8 @@ class Attachment:
         self.ring = Ring(self._address, self.interface.slot_size, self.interface.nr_slots)
         # A ring page that was used before still holds the old indices.
         self.ring.init()
+        if record is not None:
+            self.ring.record(record)
         self._bind(remote_port)
         _log.info("ring of %d slots, event channel port %d", self.interface.nr_slots, remote_port)
 
@@ -214,20 +223,19 @@ class Attachment:
 
     def drain(self) -> int:
         """Answer what is on the ring with the least response; returns how many there were."""
-        count, answered = 0, []
+        answered = []
         while (raw := self.ring.take()) is not None:
             taken_ns = monotonic_ns()
             sent = acknowledge(raw, self.interface)
-            if self.put(sent):
-                answered.append((raw, sent, taken_ns))
-            count += 1
+            # What was dropped keeps its place: the deadline thread tells what was sent instead.
+            answered.append((raw, sent if self.put(sent) else b"", taken_ns))
         self.flush()
         now_ns = monotonic_ns()
         self.drained += [
             Missed(decode(raw, self.interface), sent, taken_ns, now_ns, 0, taken=True)
             for raw, sent, taken_ns in answered
         ]
-        return count
+        return len(answered)
 
     def answer_unasked(self, responses: list[bytes]) -> None:
         """Publish responses to requests that a ring before this one had. Only `release` may follow."""

@@ -15,6 +15,8 @@ ffibuilder.cdef(
     """
     #define XI_RING_PAGE_SIZE ...
     #define XI_GUARD_REASONS ...
+    #define XI_RECORD_SLOT ...
+    #define XI_RECORD_ENTRIES ...
     enum xi_ring_error { XI_RING_CORRUPT, XI_RING_UNASKED, XI_RING_BADGEOM, ... };
     enum xi_ring_outcome { XI_RING_TAKEN, XI_RING_TAKEN_AFTER_MISSED, XI_RING_PUT, XI_RING_LATE, ... };
     struct xi_ring_page { uint32_t req_prod; ...; };
@@ -31,6 +33,8 @@ ffibuilder.cdef(
     int xi_ring_attach(struct xi_ring *ring, void *page, uint32_t slot_size, uint32_t nr_slots,
                        uint32_t req_cons, uint32_t rsp_prod_pvt);
     void xi_ring_init(struct xi_ring *ring);
+    struct xi_record { uint32_t put; uint32_t published; uint32_t told; uint32_t base; ...; };
+    int xi_ring_record(struct xi_ring *ring, struct xi_record *record);
     int xi_ring_pending(struct xi_ring *ring);
     int xi_ring_take(struct xi_ring *ring, void *request);
     int xi_ring_put(struct xi_ring *ring, const void *response);

@@ -113,6 +113,8 @@ int xi_guard_missed(struct xi_guard *guard, struct xi_missed *missed)
 		*missed = guard->log[guard->oldest];
 		guard->oldest = (guard->oldest + 1) % XI_GUARD_LOG;
 		ring->missed--;
+	} else if (ring->record != NULL) {
+		ring->record->told = ring->record->put;
 	}
 	pthread_mutex_unlock(&ring->lock);
 	return found;

@@ -35,6 +35,11 @@ class Watcher:
         """Eight bytes that the deadline thread writes its time to."""
         return _NOBODYS_BEAT
 
+    @property
+    def record(self) -> memoryview | None:
+        """Memory for `xenintro.xen.ring.Ring.record`, where somebody reads that."""
+        return None
+
     def taking(self, domid: int) -> None:
         """Nothing was done to the domain yet."""
 
@@ -80,6 +85,10 @@ class Keeper:
     def has(self, tag: int) -> bool:
         """Whether the ring with this `mark` was on this very page."""
         return marked(self.address) == tag
+
+    def page(self) -> bytes:
+        """A copy of the page."""
+        return bytes(_page(self.address))
 
     def is_gone(self) -> bool:
         """Whether the domain was destroyed, and is held by who has its pages mapped."""

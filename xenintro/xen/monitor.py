@@ -113,6 +113,7 @@ class Monitor:
         self._stepping = Stepping(traps, self._set_access, self._claim, can_step=self._can_step)
         self._missed: list[Missed] = []  # not shown yet
         self._told_at = 0  # requests taken when `missed` was asked last
+        self._at_start = 0  # those that were drained before anything was armed
         self._unlearned: list[tuple[Event, bool]] = []  # what the stepping does not know yet
         self._lost = 0  # events that were in neither
         self._changes: list[Change] = []
@@ -133,7 +134,9 @@ class Monitor:
             self._watcher.released()
             raise
         try:
-            self._attachment = Attachment(self._xc, self.info, self.interface, self._journal)
+            self._attachment = Attachment(
+                self._xc, self.info, self.interface, self._journal, record=self._watcher.record
+            )
         except BaseException as error:
             self._end_journal(clean=not isinstance(error, ReleaseError))
             raise
@@ -326,7 +329,7 @@ class Monitor:
             interrupts=self._stepping.interrupts,
             beat=address_of(self._watcher.beat),
         )
-        attachment.drain()
+        self._at_start = attachment.drain()
         self._told_at = attachment.ring.takes
         self._changes += self._stepping_off()
         if self._must_defer(self._traps):  # noted in the journal already
@@ -349,11 +352,12 @@ class Monitor:
         attachment, self._attachment = self._attachment, None
         if attachment is None:
             return
-        if attachment.guard is not None:
-            self._collect(attachment.guard)
         self._watcher.changing()
         gone = attachment.death() if isinstance(error, XenintroError) else None
         self.failures = Teardown(self._xc, attachment, self._changes).run()
+        self._told_at -= self._at_start
+        if attachment.guard is not None:
+            self._collect(attachment.guard)
         self._end_journal(clean=not self.failures)
         self.unanswered, self.drained = attachment.unanswered, attachment.drained
         _log.info("released, %d requests unanswered", self.unanswered)

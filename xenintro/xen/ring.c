@@ -12,8 +12,20 @@
 
 #include <stddef.h>
 #include <string.h>
+#include <time.h>
 
 _Static_assert(offsetof(struct xi_ring_page, slots) == 64, "slot 0 is at offset 64");
+
+_Static_assert(sizeof(struct xi_entry) == 1040 && offsetof(struct xi_record, entries) == 16,
+	       "xenintro/capture/pending.py reads it");
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
 
 static uint32_t mask(const struct xi_ring *ring)
 {
@@ -70,6 +82,17 @@ void xi_ring_init(struct xi_ring *ring)
 	pthread_mutex_unlock(&ring->lock);
 }
 
+int xi_ring_record(struct xi_ring *ring, struct xi_record *record)
+{
+	if (ring->slot_size > XI_RECORD_SLOT)
+		return XI_RING_BADGEOM;
+	pthread_mutex_lock(&ring->lock);
+	record->base = record->put - ring->rsp_prod_pvt;
+	ring->record = record;
+	pthread_mutex_unlock(&ring->lock);
+	return 0;
+}
+
 int xi_ring_waiting(const struct xi_ring *ring)
 {
 	uint32_t waiting = __atomic_load_n(&ring->page->req_prod, __ATOMIC_ACQUIRE) - ring->rsp_prod_pvt;
@@ -106,6 +129,8 @@ int xi_ring_take(struct xi_ring *ring, void *request)
 	outcome = pending(ring);
 	if (outcome > 0) {
 		memcpy(request, xi_ring_slot(ring, ring->req_cons), ring->slot_size);
+		if (ring->record != NULL)
+			ring->taken_ns[ring->req_cons & mask(ring)] = now_ns();
 		ring->req_cons++;
 		ring->takes++;
 		__atomic_store_n(&ring->page->req_event, ring->req_cons + 1, __ATOMIC_RELAXED);
@@ -115,9 +140,24 @@ int xi_ring_take(struct xi_ring *ring, void *request)
 	return outcome;
 }
 
+/* As put(), whose slot still holds the request. */
+static void note(const struct xi_ring *ring, const void *response)
+{
+	const uint32_t index = ring->rsp_prod_pvt;
+	struct xi_entry *entry = &ring->record->entries[ring->record->put % XI_RECORD_ENTRIES];
+
+	entry->taken_ns = ring->taken_ns[index & mask(ring)];
+	entry->answered_ns = now_ns();
+	memcpy(entry->request, xi_ring_slot(ring, index), ring->slot_size);
+	memcpy(entry->response, response, ring->slot_size);
+	__atomic_store_n(&ring->record->put, ring->record->put + 1, __ATOMIC_RELEASE);
+}
+
 /* With the lock held, and a request without a response. */
 static void put(struct xi_ring *ring, const void *response)
 {
+	if (ring->record != NULL)
+		note(ring, response);
 	memcpy(xi_ring_slot(ring, ring->rsp_prod_pvt), response, ring->slot_size);
 	ring->rsp_prod_pvt++;
 	ring->claiming = 0;
@@ -148,6 +188,7 @@ int xi_ring_answer(struct xi_ring *ring, const void *response)
 	int untaken = ring->req_cons == ring->rsp_prod_pvt;
 
 	if (untaken) {
+		ring->taken_ns[ring->req_cons & mask(ring)] = ring->since[ring->req_cons & mask(ring)];
 		ring->req_cons++;
 		__atomic_store_n(&ring->page->req_event, ring->req_cons + 1, __ATOMIC_RELAXED);
 	} else {
@@ -185,6 +226,8 @@ void xi_ring_publish_locked(struct xi_ring *ring)
 {
 	uint32_t rsp_prod = ring->holding ? ring->held : ring->rsp_prod_pvt;
 
+	if (ring->record != NULL)
+		__atomic_store_n(&ring->record->published, rsp_prod + ring->record->base, __ATOMIC_RELEASE);
 	__atomic_store_n(&ring->page->rsp_prod, rsp_prod, __ATOMIC_RELEASE);
 }
 

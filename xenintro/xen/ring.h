@@ -22,6 +22,8 @@
 
 #define XI_RING_PAGE_SIZE 4096
 #define XI_RING_MAX_SLOTS 64
+#define XI_RECORD_SLOT 512	/* the longest that a record has room for */
+#define XI_RECORD_ENTRIES 1024	/* a power of two, more than a ring has slots */
 
 /* All the functions below that return an int: negative is an error. */
 enum xi_ring_error {
@@ -48,6 +50,28 @@ struct xi_ring_page {
 	uint8_t slots[];
 };
 
+/* A request and its response.  Times are CLOCK_MONOTONIC. */
+struct xi_entry {
+	uint64_t taken_ns;	/* or when it was first seen, if the guard answered it untaken */
+	uint64_t answered_ns;
+	uint8_t request[XI_RECORD_SLOT];
+	uint8_t response[XI_RECORD_SLOT];
+};
+
+/*
+ * What was answered last, in memory that another process maps too: it knows what
+ * this one has answered when this one is killed.  Answers are counted over all
+ * rings that are recorded here, modulo 2**32; that of a ring index is index + base,
+ * and its entry at that % XI_RECORD_ENTRIES.
+ */
+struct xi_record {
+	uint32_t put;		/* one more than the last entry */
+	uint32_t published;	/* those before it were shown to Xen, or are about to be */
+	uint32_t told;		/* of those before it, what the guard answered is no longer in its log */
+	uint32_t base;
+	struct xi_entry entries[XI_RECORD_ENTRIES];
+};
+
 struct xi_ring {
 	pthread_mutex_t lock;	/* over all that follows, and over writing the page */
 	struct xi_ring_page *page;
@@ -67,6 +91,8 @@ struct xi_ring {
 	uint8_t claiming;
 	uint64_t published_ns;	/* when the guard last published responses of the loop, 0 if it did not */
 	uint64_t since[XI_RING_MAX_SLOTS];	/* by slot: when its request came, or earlier */
+	struct xi_record *record;	/* NULL: nobody wants one */
+	uint64_t taken_ns[XI_RING_MAX_SLOTS];	/* with a record, by slot */
 };
 
 /*
@@ -78,6 +104,12 @@ int xi_ring_attach(struct xi_ring *ring, void *page, uint32_t slot_size, uint32_
 
 /* Start over: the header as SHARED_RING_INIT leaves it, private indices 0.  Before the guard starts. */
 void xi_ring_init(struct xi_ring *ring);
+
+/*
+ * Add to a record from now on, in memory that outlives the ring and was zero when
+ * it was new.  Returns 0 or XI_RING_BADGEOM.
+ */
+int xi_ring_record(struct xi_ring *ring, struct xi_record *record);
 
 /* Requests that wait to be taken, or XI_RING_CORRUPT. */
 int xi_ring_pending(struct xi_ring *ring);

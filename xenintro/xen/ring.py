@@ -59,7 +59,7 @@ class Ring:
         ValueError: no such ring fits the page, or the indices are further apart than its slots.
     """
 
-    __slots__ = ("_copy", "_page", "_request", "_slot_size", "after_missed", "native")
+    __slots__ = ("_copy", "_page", "_record", "_request", "_slot_size", "after_missed", "native")
 
     def __init__(
         self,
@@ -98,6 +98,21 @@ class Ring:
     def used(self) -> bool:
         """Whether a request was ever answered on it (but for one time in 2**32)."""
         return bool(self.native.rsp_prod_pvt)
+
+    def record(self, memory: memoryview) -> None:
+        """Note what is answered from now on in memory that another process shares, and that stays.
+
+        `xenintro.capture.pending` reads it.
+
+        Raises:
+            ValueError: too little of it, or slots that are too long.
+        """
+        record = ffi.from_buffer("uint8_t[]", memory, require_writable=True)
+        if len(record) < ffi.sizeof("struct xi_record"):
+            raise ValueError(f"a record has {ffi.sizeof('struct xi_record')} bytes, not {len(record)}")
+        if lib.xi_ring_record(self.native, ffi.cast("struct xi_record *", record)) != 0:
+            raise ValueError(f"slots of {self.slot_size} bytes are too long")
+        self._record = record
 
     def pending(self) -> int:
         """How many requests wait to be taken.
