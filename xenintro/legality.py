@@ -19,6 +19,7 @@ from xenintro.response import (
     PRIVILEGED,
     SW_EXCEPTION,
     SW_INTERRUPT,
+    UNASKED,
     WITH_ERROR_CODE,
 )
 
@@ -247,6 +248,8 @@ def _flag_objection(flag: Flag, event: Event, response: Response) -> str | None:
 
 def _state_objection(event: Event, response: Response, machine: Machine) -> str | None:
     flags = response.flags
+    if flags & Flag.GET_NEXT_INTERRUPT and event.reason in UNASKED:
+        return "what is pending would be reported again, for ever"
     if flags & Flag.TOGGLE_SINGLESTEP:
         objection = _singlestep_objection(event, machine)
         if objection:

@@ -230,6 +230,9 @@ _TYPES: Mapping[int, int] = {2: NMI, 3: SW_EXCEPTION, 4: SW_EXCEPTION}
 #: Exceptions that push an error code (Intel SDM 3A, table 6-1).
 WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21})
 
+#: Reasons whose answers do not ask for the next interrupt: what is pending would be reported again, for ever.
+UNASKED = frozenset({"interrupt"})
+
 #: Reasons of writes that Xen does after the answer, and may leave undone.
 WRITES = frozenset({"write_ctrlreg", "mov_to_msr"})
 

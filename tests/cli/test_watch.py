@@ -160,10 +160,13 @@ def test_single_step_is_never_left_on(host: Host) -> None:
     host.assert_untouched()
 
 
-def test_interrupts_alone_start_with_a_step(host: Host) -> None:
+def test_interrupts_come_with_other_events_only(host: Host) -> None:
     outcome = host.run("watch", "--domid", "1", "-e", "interrupt", "-c", "3", "--format", "jsonl")
+    assert outcome.code == 6
+    assert "-e interrupt,cr3" in outcome.stderr
+    outcome = host.run("watch", "--domid", "1", "-e", "interrupt,cpuid", "-c", "30", "--format", "jsonl")
     assert outcome.code == 0, outcome.stderr
-    assert {record["interrupt"]["vector"] for record in outcome.records} == {0xEF}
+    assert {record["reason"] for record in outcome.records} == {"interrupt", "cpuid"}
     host.assert_untouched()
 
 

@@ -243,7 +243,7 @@ ANSWERS = {
     ),
     "next-interrupt": Answer(
         lambda trial: Response.next_interrupt(trial.event),
-        dict.fromkeys(set(CASES) - {"io_instruction"}, 2),
+        dict.fromkeys(set(CASES) - {"io_instruction", "interrupt"}, 2),
         _reported,
     ),
 }

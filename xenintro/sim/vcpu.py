@@ -234,13 +234,14 @@ class Vcpu:
 
     def _report_interrupt(self, what: Injection) -> Generator[None, None, None]:
         """The one-shot INTERRUPT event before what is pending is delivered (hvm_do_resume, 4.9 on)."""
-        if self.next_interrupt and self.event is not None:
+        while self.next_interrupt and self.event is not None:
             self.next_interrupt = False
             values = {"vector": what.vector, "type": what.type, "error_code": what.error_code, "cr2": 0}
             yield from traps(self, True, "interrupt", values)
             while self.stopped:
                 yield
-            # hvm_do_resume, again: something is pending, so that another injection is dropped.
+            # hvm_do_resume, again: something is pending, so that another injection is dropped, and who asks
+            # for the next interrupt is told of this one.
             self.injection = None
             if self.event is not None:
                 self._take_registers(self.event)

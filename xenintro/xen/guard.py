@@ -14,7 +14,7 @@ from xenintro.abi import Flag
 from xenintro.abi.constants import NO_ERROR_CODE, TRAP_DEBUG, TRAP_INT3
 from xenintro.codec import decode
 from xenintro.errors import UsageError, XenintroError
-from xenintro.response import SKIPPED, allow
+from xenintro.response import SKIPPED, UNASKED, allow
 from xenintro.units import format_ns
 from xenintro.xen.injection import INT3_LENGTH, SW_EXCEPTION
 from xenintro.xen.ring import ffi, lib
@@ -209,7 +209,7 @@ def _answers(interface: Interface, *, singlestep_always: bool, interrupts: bool)
         rules[code] = _rule(interface, code, reason)
         if reason == "singlestep" and singlestep_always:
             rules[code]["flags"] = 0
-        if interrupts:
+        if interrupts and reason not in UNASKED:
             rules[code]["flags"] |= interface.flags_to_wire(Flag.GET_NEXT_INTERRUPT)
     return {
         "version": _field(header.get("version"), interface.version or 0),

@@ -172,38 +172,29 @@ def _msr_ring(xc: Xc, domid: int) -> bool | None:
 
 
 def needs_steps(traps: tuple[Trap, ...]) -> bool:
-    """Whether every vCPU single-steps from the start.
-
-    Interrupts are asked for in the answer to another event: where no trap makes one, a first step does.
-    """
-    unasked = [trap for trap in traps if not trap.asked]
-    others = [trap for trap in unasked if trap.reason != "interrupt"]
-    first_step = len(others) < len(unasked) and not any(trap.sync for trap in others)
-    return first_step or any(trap.reason == "singlestep" for trap in unasked)
+    """Whether every vCPU single-steps from the start."""
+    return any(trap.reason == "singlestep" and not trap.asked for trap in traps)
 
 
 def helper_traps(traps: tuple[Trap, ...], capabilities: int) -> tuple[Trap, ...]:
     """Traps that let the wanted ones pass, where the host has them: steps, failed emulations.
 
     Raises:
-        NotSupportedError: interrupts need a first step, and this host has none.
+        NotSupportedError: interrupts without an event to ask for them.
     """
     reasons = {trap.reason for trap in traps}
-    can_step = has_singlestep(capabilities)
-    helpers = []
-    if "mem_access" in reasons and can_step:
-        helpers += ["singlestep", "emul_unimplemented"]
-    if needs_steps(traps):
-        if not can_step:
-            raise NotSupportedError(
-                "interrupts alone cannot be trapped on this host",
-                why="they are asked for in the answer to another event, and no step can make one",
-                hint="add a synchronous event, for instance: -e interrupt,cr3",
-            )
-        helpers.append("singlestep")
-    offered = (reason for reason in dict.fromkeys(helpers) if reason not in reasons)
+    if "interrupt" in reasons and not any(trap.sync for trap in traps if trap.reason != "interrupt"):
+        raise NotSupportedError(
+            "interrupts alone cannot be trapped",
+            why="they are asked for in the answer to another event",
+            hint="add a synchronous event, for instance: -e interrupt,cr3",
+        )
+    helpers = ("singlestep", "emul_unimplemented") if "mem_access" in reasons else ()
+    offered = helpers if has_singlestep(capabilities) else ()
     return tuple(
-        Trap(f"{reason} (helper)", reason) for reason in offered if capabilities >> CAPABILITIES[reason] & 1
+        Trap(f"{reason} (helper)", reason)
+        for reason in offered
+        if reason not in reasons and capabilities >> CAPABILITIES[reason] & 1
     )
 
 

@@ -1,6 +1,6 @@
 """What lets an event happen on a live guest, where that depends on more than the event.
 
-A page is opened for one step and closed again; ``-e singlestep`` steps on; interrupts are asked for again.
+A page is opened for one step and closed again; ``-e singlestep`` steps on; interrupts are asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import msgspec
 
 from xenintro.abi import Flag
 from xenintro.events import EmulUnimplemented, MemAccess, Singlestep
-from xenintro.response import ALLOWED, SKIPPED, Response, allow
+from xenintro.response import ALLOWED, SKIPPED, UNASKED, Response, allow
 from xenintro.xen.arming import OPEN, left_access
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Stepping:
 
     Attributes:
         always: vCPUs step because somebody asked for it; no answer ends that.
-        interrupts: every answer asks for the next interrupt.
+        interrupts: every answer asks for the next interrupt, but that to an interrupt.
     """
 
     def __init__(
@@ -103,7 +103,8 @@ class Stepping:
     def late(self, event: Event) -> Response:
         """What the deadline thread lets the event happen with: `xenintro.xen.guard` has it as a table."""
         response = ALLOWED if isinstance(event, Singlestep) and self.always else allow(event)
-        if self.interrupts and (event.paused or event.reason in SKIPPED):
+        asks = self.interrupts and event.reason not in UNASKED
+        if asks and (event.paused or event.reason in SKIPPED):
             return response.with_flags(Flag(_NEXT_INTERRUPT))
         return response
 
@@ -147,7 +148,8 @@ class Stepping:
         return self._asking(event, response)
 
     def _asking(self, event: Event, response: Response) -> Response:
-        if self.interrupts and event.paused and not response.flags & _NEXT_INTERRUPT:
+        asks = self.interrupts and event.reason not in UNASKED
+        if asks and event.paused and not response.flags & _NEXT_INTERRUPT:
             return response.with_flags(Flag(_NEXT_INTERRUPT))
         return response
 
