@@ -118,16 +118,16 @@ def _event_lines(contents: Contents, nr_vcpus: int | None, style: Style) -> Iter
     )
     yield f"  {grouped(events)} event{'s' if events != 1 else ''} in {duration(took, style)}{rate}"
     yield ""
-    yield f"  {'event':<20}{'count':>11}{'rate':>11}  {'pause p50':>10}{'p99':>10}{'max':>10}"
+    yield f"  {'event':<20}{'count':>10}{'rate':>10}  {'pause p50':>9}{'p99':>8}{'max':>8}"
     for reason, count in contents.reasons.most_common():
         pauses = contents.pauses.get(reason)
         times: Sequence[str] = ("-", "-", "-")
         if pauses is not None:
             values = (*(pauses.percentile(percent) for percent in _PERCENTILES.values()), pauses.max)
             times = [duration(value, style) for value in values]
-        cells = "".join(f"{text:>10}" for text in times)
+        cells = "".join(f"{text:>{width}}" for text, width in zip(times, (9, 8, 8), strict=True))
         own = _rate(contents.rate(count)) if took else "-"
-        yield f"  {style.event(f'{reason:<20}', reason)}{grouped(count):>11}{own:>11}  {cells}"
+        yield f"  {style.event(f'{reason:<20}', reason)}{grouped(count):>10}{own:>10}  {cells}"
     paused = f"  guest paused {duration(contents.paused_ns, style)}"
     if took and nr_vcpus is not None and nr_vcpus > 0:
         whole = took * nr_vcpus
@@ -136,12 +136,12 @@ def _event_lines(contents: Contents, nr_vcpus: int | None, style: Style) -> Iter
 
 
 def _answer_lines(contents: Contents, style: Style) -> Iterator[str]:
-    yield f"  {'answer':<20}{'count':>11}  rule"
+    yield f"  {'answer':<20}{'count':>10}  rule"
     for said, count in contents.answers.most_common():
         text = f"{answer_text(said):<20}"
         shown = text if said.answer.startswith("allow") and said.would is None else style.alarm(text)
         rule = "" if said.rule is None else f"  {said.rule}" + (f"  {said.level}" if said.level else "")
-        yield f"  {shown}{grouped(count):>11}{printable(rule)}"
+        yield f"  {shown}{grouped(count):>10}{printable(rule)}"
 
 
 def _gaps(capture: Capture, contents: Contents, style: Style) -> Iterator[str]:

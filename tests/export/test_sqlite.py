@@ -78,12 +78,9 @@ def test_every_value_is_that_of_the_json_line(layout: Interface, tmp_path: Path)
         assert numbers(stored.get(event.reason, {}).get(seq, {}), kinds) == payload(event)
         expected = registers(event)
         if expected is None:
-            assert seq not in stored["registers"]
+            assert seq not in stored["regs"]
         else:
-            assert (
-                numbers(stored["registers"][seq], all_registers())
-                == dict.fromkeys(all_registers()) | expected
-            )
+            assert numbers(stored["regs"][seq], all_registers()) == dict.fromkeys(all_registers()) | expected
     assert sum(len(stored[reason]) for reason in PAYLOADS) == sum(
         answered.event.reason in PAYLOADS for answered in events
     )
@@ -109,7 +106,7 @@ def test_texts_sort_as_their_numbers(values: list[int]) -> None:
 
 
 def test_numbers_compare_across_the_sign(database: Path) -> None:
-    kernel = rows(database, "SELECT count(*) AS n FROM registers WHERE rip >= '0x8000000000000000'")
+    kernel = rows(database, "SELECT count(*) AS n FROM regs WHERE rip >= '0x8000000000000000'")
     assert kernel == [{"n": 6}]
     (one,) = rows(
         database, "SELECT seq FROM write_ctrlreg WHERE new_value = printf('0x%016x', 0x103000) LIMIT 1"
@@ -120,7 +117,7 @@ def test_numbers_compare_across_the_sign(database: Path) -> None:
 def test_indices_serve_the_queries(database: Path) -> None:
     for query in (
         "SELECT * FROM mem_access WHERE gfn = '0x000000000001a2b3'",
-        "SELECT * FROM registers WHERE rip >= '0xfffff80000000000'",
+        "SELECT * FROM regs WHERE rip >= '0xfffff80000000000'",
         "SELECT * FROM events WHERE rule = 'freeze-lstar'",
         "SELECT * FROM events WHERE ts_ns > 0",
     ):

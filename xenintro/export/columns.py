@@ -108,6 +108,10 @@ PAYLOADS: Mapping[str, Mapping[str, Member]] = {
 }
 
 
+#: 32 bits on the oldest interfaces of Arm.
+_WIDE = frozenset({"cpsr"})
+
+
 class Register(NamedTuple):
     """A register's column: where it lies, and which bits of it."""
 
@@ -130,10 +134,6 @@ def _registers(fields: Mapping[str, Field]) -> Iterator[Register]:
             yield Register(f"{name}.ar", field, Kind.U32, 20, 0xFFF)
         else:
             yield Register(name, field, Kind.U64 if name in _WIDE or field.code == "Q" else Kind.U32)
-
-
-#: 32 bits on the oldest interfaces of Arm.
-_WIDE = frozenset({"cpsr"})
 
 
 def common(batch: Sequence[Answered]) -> dict[str, list[Any]]:

@@ -63,8 +63,8 @@ _INDICES = (
     ("events", "rule", "rule IS NOT NULL"),
     ("mem_access", "gfn", ""),
     ("mov_to_msr", "msr", ""),
-    ("registers", "rip", "rip IS NOT NULL"),
-    ("registers", "pc", "pc IS NOT NULL"),
+    ("regs", "rip", "rip IS NOT NULL"),
+    ("regs", "pc", "pc IS NOT NULL"),
 )
 
 
@@ -99,7 +99,7 @@ def _schema() -> Iterable[str]:
         columns = "".join(f', "{name}" {_TYPES[member.kind]}' for name, member in members.items())
         yield f"CREATE TABLE {reason} (seq INTEGER PRIMARY KEY REFERENCES events{columns});\n"
     columns = "".join(f', "{name}" {_TYPES[kind]}' for name, kind in all_registers().items())
-    yield f"CREATE TABLE registers (seq INTEGER PRIMARY KEY REFERENCES events{columns});\n"
+    yield f"CREATE TABLE regs (seq INTEGER PRIMARY KEY REFERENCES events{columns});\n"
 
 
 def _indices() -> Iterable[str]:
@@ -165,7 +165,7 @@ def _write_registers(database: sqlite3.Connection, seqs: Sequence[int], events: 
     rows = [(seq, *read(event.raw)) for seq, event in zip(seqs, events, strict=True) if has_registers(event)]
     columns = ", ".join(["seq", *(f'"{name}"' for name in names)])
     marks = ", ".join("?" * (len(names) + 1))
-    database.executemany(f"INSERT INTO registers ({columns}) VALUES ({marks})", rows)
+    database.executemany(f"INSERT INTO regs ({columns}) VALUES ({marks})", rows)
 
 
 def _hexadecimal(values: Iterable[int | None]) -> list[str | None]:
