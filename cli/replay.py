@@ -127,12 +127,13 @@ def replay(choice: Choice) -> int:
         policies = load_all(choice.policies, capture.interface)
         made, given = capture.info, hashes(choice.policies)
         same = bool(given) and _identities(given) == _identities(made.policies)
-        info = made if same else what_if(made)
+        mode = choice.mode or made.mode or "observe"
+        info = made if same and mode == made.mode else what_if(made, mode)
         talk = ReadTalk(info, capture.interface, choice.form.color, quiet=choice.quiet)
         verification = Verification(would=bool(given)) if choice.verify else None
         talk.started(choice.file, info.events)
         if verification is not None:
-            _remark(talk, info, same=same, given=bool(given))
+            _remark(talk, made, same=same, given=bool(given))
         _run(choice, capture, info, policies, verification, talk)
         if verification is not None:
             _say_verified(talk, verification)
@@ -172,7 +173,7 @@ def _run(
     session = Session(
         source,
         guest=guest,
-        enforce=(choice.mode or info.mode) == "enforce",
+        enforce=info.mode == "enforce",
         wanted=wanted,
         observers=[lines.print],
         record=lines.add,

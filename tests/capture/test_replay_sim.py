@@ -142,6 +142,21 @@ def test_an_observed_policy_is_compared_by_what_it_would_do(
     assert verified(capture, "-p", str(policy), "--mode", "enforce").code == 8
 
 
+def test_a_denial_is_possible_where_it_would_have_been_armed(tmp_path: Path) -> None:
+    policy = written(
+        tmp_path / "deny.py",
+        "from xenintro.response import Response\n\n"
+        "def decide(event, guest):\n"
+        "    return Response.deny() if event.reason == 'mov_to_msr' else None\n",
+    )
+    capture = record(tmp_path, "msr:lstar,cr3", 30, "-p", str(policy))
+    assert verified(capture, "-p", str(policy)).code == 0
+    enforced = verified(capture, "-p", str(policy), "--mode", "enforce")
+    assert enforced.code == 8
+    assert {(line["reason"], line["answer"]) for line in enforced.records} == {("mov_to_msr", "deny")}
+    assert "recorded vcpu_paused, now vcpu_paused deny" in enforced.stderr
+
+
 def test_a_damaged_capture_is_read_as_far_as_it_goes(
     cpuid_capture: tuple[Path, Path], tmp_path: Path
 ) -> None:

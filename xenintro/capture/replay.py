@@ -209,10 +209,9 @@ def guest_of(info: CaptureInfo, memory: Memory) -> Guest:
     return Guest(info.domid or 0, info.uuid or "-", info.domain, info.nr_vcpus or 0, memory)
 
 
-def what_if(info: CaptureInfo) -> CaptureInfo:
-    """The same capture for policies that were not there: what is armed only for those that deny is armed."""
-    machine = replace(info.machine or Machine(), control_registers=True)
-    return replace(info, machine=machine)
+def what_if(info: CaptureInfo, mode: str) -> CaptureInfo:
+    """The same for policies that were not there, or a mode: what is armed for those that deny is armed."""
+    return replace(info, mode=mode, machine=replace(info.machine or Machine(), control_registers=True))
 
 
 def traps_of(info: CaptureInfo, interface: Interface) -> tuple[Trap, ...]:
