@@ -17,11 +17,13 @@ from xenintro.traps import asked_for, parse_traps
 from xenintro_cli import options
 from xenintro_cli.output import ReaderGoneError, say
 from xenintro_cli.progress import with_progress
+from xenintro_cli.recorded import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from xenintro.answered import Answered
+    from xenintro.policy.language.expression import Expression
 
 #: Endings of a capture's name that are not part of what its exports are called.
 _CAPTURE_SUFFIXES = (".gz", ".zst", ".pcapng")
@@ -42,6 +44,14 @@ _CAPTURE_SUFFIXES = (".gz", ".zst", ".pcapng")
 @click.option("--force", is_flag=True, help="Replace what exists.")
 @click.option("-e", "--events", multiple=True, metavar="LIST", help="Only these events, as in watch.")
 @click.option(
+    "-f",
+    "--filter",
+    "condition",
+    type=options.Filter(),
+    metavar="EXPR",
+    help="Only events for which this holds, as in watch.",
+)
+@click.option(
     "--weight",
     type=click.Choice(["events", "pause"]),
     default="events",
@@ -56,6 +66,7 @@ def command(
     output: str | None,
     force: bool,
     events: tuple[str, ...],
+    condition: Expression[Answered] | None,
     weight: Literal["events", "pause"],
     redact: bool,
     quiet: bool,
@@ -65,7 +76,7 @@ def command(
     \b
     Examples:
       xenintro export win10.pcapng --to jsonl | jq .reason
-      xenintro export win10.pcapng --to sqlite -e msr:lstar,cr4
+      xenintro export win10.pcapng --to sqlite -e msr:lstar,cr4 -f 'pause_ns > 100000'
       xenintro export win10.pcapng --to parquet -o events
     """  # noqa: D301 - click takes the backspace for a mark
     wanted = asked_for(parse_traps(",".join(events))) if events else None
@@ -76,6 +87,9 @@ def command(
         )
         if wanted is not None:
             answered = (one for one in answered if wanted(one.event))
+        if condition is not None:
+            matches, origin = condition.matches, origin_of(capture.info)
+            answered = (one for one in answered if matches(one, origin))
         if redact:
             answered = redacted(answered)
         try:

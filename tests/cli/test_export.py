@@ -93,6 +93,17 @@ def test_only_some_events(capture: Path) -> None:
     assert sorted(set(reasons)) == ["mov_to_msr", "unknown", "write_ctrlreg"]
 
 
+def test_only_what_a_filter_takes(capture: Path) -> None:
+    outcome = xenintro("export", str(capture), "--to", "jsonl", "-f", "late or answer == 'deny'")
+    assert [(one["reason"], one["seq"]) for one in outcome.records] == [("mov_to_msr", 0), ("mem_access", 1)]
+
+
+def test_a_mistake_in_a_filter_exits_2(capture: Path) -> None:
+    outcome = xenintro("export", str(capture), "--to", "jsonl", "-f", "gfm == 1")
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert "gfn" in outcome.stderr
+
+
 def test_redacted(capture: Path) -> None:
     outcome = xenintro("export", str(capture), "--to", "jsonl", "--redact")
     assert outcome.code == 0
