@@ -6,7 +6,7 @@ import mmap
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cli.simulated import simulated_host
@@ -51,6 +51,7 @@ def guest_of(pages: object) -> Guest:
     return Guest(1, "-", "tiny", 1, LiveMemory(xc, 1))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200 << 12), st.integers(1, 3 << 12))
 def test_reads_cross_pages(gpa: int, size: int) -> None:
     pages = Pages()

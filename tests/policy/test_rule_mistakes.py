@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xenintro.abi import interface
@@ -208,6 +208,7 @@ def toml(value: object) -> str:
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(WORDS, VALUES, max_size=5),
     st.lists(st.dictionaries(WORDS, VALUES, max_size=8), max_size=3),

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 #: All that a host may have.
 EVERYTHING = Machine(altp2m=True, control_registers=True)
 
-#: Fields whose values the samples of a reason have all of.
-_ENUMERATED = {"register", "index", "write_ctrlreg.register", "write_ctrlreg.index", "reason"}
+#: Fields whose values the samples of write_ctrlreg have all of.
+_ENUMERATED = {"write_ctrlreg.register", "write_ctrlreg.index"}
 
 _INTERRUPTS_ON = 0x202
 
@@ -75,13 +75,13 @@ def objection(
 
 
 def _objection(answer: Answer, samples: Sequence[Event]) -> str | None:
-    """What is said of the newest interface if all object."""
+    """What is said of the first sample if all object."""
     why = None
     for event in samples:
         try:
             check(event, answer.respond(event, _NOBODY), EVERYTHING)
         except IllegalResponseError as error:
-            why = error.why
+            why = why or error.why
         except PolicyError:  # what it is computed of may be there in another event
             return None
         else:
@@ -95,7 +95,7 @@ def _samples(reason: str, given: Interface | None) -> Sequence[Event]:
 
 @cache
 def _all_samples(reason: str) -> Sequence[Event]:
-    layouts = [interface(one, arch) for arch in reversed(ARCHITECTURES) for one in INTERFACE_IDS]
+    layouts = [interface(one, arch) for arch in ARCHITECTURES for one in reversed(INTERFACE_IDS)]
     return [event for layout in layouts for event in _samples_of(layout, reason)]
 
 
@@ -118,7 +118,7 @@ def _possible(
     samples: Sequence[Event], when: str | None, reason: str, names: Mapping[str, Named]
 ) -> Sequence[Event]:
     """The samples that a condition does not exclude by what they have all of."""
-    conditions = _parts(when, reason, names) if when else []
+    conditions = _parts(when, reason, names) if when and reason == "write_ctrlreg" else []
     return [event for event in samples if all(one(event, _NOBODY) for one in conditions)]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenintro.abi import CTRLREGS, DESCRIPTORS, MSRS, Access
 from xenintro.errors import UsageError
-from xenintro.fields import plain_fields
+from xenintro.fields import FIELDS, plain_fields
 from xenintro.policy.language.scope import nearest
 from xenintro.units import parse_int
 
@@ -30,6 +30,9 @@ _NUMBERS: Mapping[str, Mapping[str, int]] = {
     "mov_to_msr": MSRS,
     "descriptor_access": {name: number for number, name in DESCRIPTORS.items()},
 }
+
+#: Members that ``register`` is a name of.
+_NUMBERED = frozenset({"index", "msr", "descriptor"})
 
 
 def make_request(layout: Interface, reason: str, values: Mapping[str, Any]) -> bytes:
@@ -61,10 +64,15 @@ def make_request(layout: Interface, reason: str, values: Mapping[str, Any]) -> b
 
 def fields_of_line(record: Mapping[str, Any]) -> dict[str, Any]:
     """The plain fields of a JSON line, as `make_request` takes them."""
-    payload = dict(record.get(record.get("reason", "")) or {})
-    payload.pop("flags", None)  # of a memory access: its bits have names of their own
+    reason = record.get("reason", "")
+    payload = dict(record.get(reason) or {})
+    if "flags" in payload:  # the request has flags too
+        payload[f"{reason}.flags"] = payload.pop("flags")
+    if not payload.keys().isdisjoint(_NUMBERED):
+        payload.pop("register", None)  # a name for the same, if there is one
+    registers = {f"regs.{name}": value for name, value in (record.get("regs") or {}).items()}
     common = {key: record.get(key) for key in ("vcpu_id", "altp2m_idx", "flags")}
-    values = {**(record.get("regs") or {}), **payload, **common}
+    values = {**registers, **payload, **common}
     return {key: value for key, value in values.items() if value is not None}
 
 
@@ -100,12 +108,15 @@ def _spread(layout: Interface, reason: str, key: str, value: Any) -> Iterator[tu
             yield from _access(payload, f"access_{letter}", Access["RWX"["rwx".index(letter)]])
     elif key in _ACCESS_BITS and reason == "mem_access":
         yield from _access(payload, key, _ACCESS_BITS[key] if value else 0)
-    elif key in layout.registers:
-        yield layout.registers[key], _segment(value) if isinstance(value, dict) else parse_number(value)
-    elif (field := known.get(key)) is not None:
+    elif key in payload:
+        yield payload[key], parse_number(value, _NUMBERS.get(reason, {}))
+    elif (register := key.removeprefix("regs.")) in layout.registers:
+        number = _segment(value) if isinstance(value, dict) else parse_number(value)
+        yield layout.registers[register], number
+    elif (field := known.get(key) or FIELDS.get(key)) is not None and field.reason in (None, reason):
         named = payload if field.reason is not None else layout.header
-        member = next((one for one in (*field.members, key) if one in named), None)
-        yield named.get(member or ""), parse_number(value, _NUMBERS.get(reason, {}))
+        member = next((one for one in field.members if one in named), key)
+        yield named.get(member), parse_number(value, _NUMBERS.get(reason, {}))
     else:
         close = nearest(key, known)
         raise UsageError(
