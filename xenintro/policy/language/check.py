@@ -127,9 +127,7 @@ class Checker:
         if name in functions.FUNCTIONS:
             raise self.error(f"{name} is a function", node, hint=f"write {functions.FUNCTIONS[name].usage}")
         if why := self.scope.why_not(name):
-            of = "a filter" if self.scope.reason is None else self.scope.reason
-            of = "a rule" if "rules have answered" in why else of
-            raise self.error(f"{name} is no field of {of}", node, why=why)
+            raise self.error(f"{name} is no field of {self.scope}", node, why=why)
         raise self.error(
             f"unknown name {name}",
             node,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
-from xenintro.abi import CTRLREGS, DESCRIPTORS, MSR_NAMES
-from xenintro.events import EVENT_TYPES
+from xenintro.policy.language.readers import READABLE, cpl, flag_masks, registers
 from xenintro.policy.language.sets import IntSet
 from xenintro.policy.language.state import Last, Rate
 from xenintro.policy.language.tree import (
@@ -27,118 +26,13 @@ from xenintro.policy.language.tree import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from xenintro.abi import Interface
-    from xenintro.events import Event
     from xenintro.fields import Field
     from xenintro.policy.language.display import Value
 
 #: So many ranges are compared one by one, more are searched.
 _FEW = 3
-
-
-class _Names(dict[int, str]):
-    """Names of numbers; those that have none are called by ``template``."""
-
-    def __init__(self, names: Mapping[int, str], template: str) -> None:
-        super().__init__(names)
-        self._template = template
-
-    def __missing__(self, number: int) -> str:
-        return self._template.format(number)
-
-
-#: What the readable members of the event types are made of, faster than they are: attribute, and a table.
-_READABLE: Mapping[tuple[str | None, str], tuple[str, Mapping[int, str]]] = {
-    ("mem_access", "access"): (
-        "event.access_flags & 7",
-        {n: "".join(one for bit, one in enumerate("rwx") if n >> bit & 1) for n in range(8)},
-    ),
-    ("write_ctrlreg", "register"): ("event.index", _Names(dict(enumerate(CTRLREGS)), "ctrlreg{}")),
-    ("mov_to_msr", "register"): ("event.msr", _Names(MSR_NAMES, "{:#x}")),
-    ("descriptor_access", "register"): ("event.descriptor", _Names(DESCRIPTORS, "descriptor{}")),
-}
-
-
-class _ByInterface(dict["Interface", Any]):
-    """Something that depends on the interface, made when it is first met."""
-
-    def __init__(self, make: Callable[[Interface], Any]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, interface: Interface) -> Any:
-        made = self[interface] = self._make(interface)
-        return made
-
-
-@cache
-def _registers(key: str) -> _ByInterface:
-    """Readers of a register: functions of the event."""
-    name, _, part = key.partition(".")
-
-    def make(interface: Interface) -> Callable[[Event], int | None]:
-        field = interface.registers.get(name)
-        if field is None:
-            return lambda event: None
-        unpack, offset, version = _unpack(field.code), field.offset, interface.version
-        shift, mask = _PARTS[part]
-        # Bytes win over the table, as in `Registers.get`. Of a version that is not the interface's nothing
-        # is known.
-        doubtful = frozenset(reason for reason in EVENT_TYPES if name in interface.unfilled(reason))
-
-        def whole(event: Event) -> int | None:
-            value: int = unpack(event.raw, offset)[0]
-            if event.reason in doubtful and (not value or event.version != version):
-                return None
-            return value
-
-        def some(event: Event) -> int | None:
-            value = whole(event)
-            return None if value is None else value >> shift & mask
-
-        return some if part else whole
-
-    return _ByInterface(make)
-
-
-#: What a segment has in one word: shift and mask.
-_PARTS = {"": (0, 0), "limit": (0, 0xFFFFF), "ar": (20, 0xFFF)}
-
-
-@cache
-def _unpack(code: str) -> Callable[[bytes, int], tuple[int]]:
-    import struct
-
-    return struct.Struct("<" + code.replace("segment", "I")).unpack_from
-
-
-@cache
-def _cpl() -> _ByInterface:
-    """The privilege level is that of ss (Intel SDM volume 3, 5.5); before vm_event-4 there is cs alone."""
-
-    def make(interface: Interface) -> Callable[[Event], int | None]:
-        rights = "ss.ar" if "ss" in interface.registers else "cs_arbytes"
-        read = _registers(rights)[interface]
-
-        def cpl(event: Event) -> int | None:
-            value = read(event)
-            return None if value is None else value >> 5 & 3
-
-        return cpl
-
-    return _ByInterface(make)
-
-
-@cache
-def _flag_masks(name: str) -> _ByInterface:
-    """The mask of a flag of the request; 0 where the interface has no such flag."""
-
-    def make(interface: Interface) -> int:
-        return sum(1 << bit for bit, one in interface.flag_names.items() if one == name)
-
-    return _ByInterface(make)
 
 
 def is_shown(node: Node) -> bool:
@@ -206,7 +100,7 @@ class Emitter:
             case Previous():
                 return self._previous(node)
             case Cpl():
-                return f"{self._name(_cpl())}[event.interface](event)"
+                return f"{self._name(cpl())}[event.interface](event)"
             case Arithmetic():
                 return self._arithmetic(node)
             case Comparison():
@@ -254,8 +148,8 @@ class Emitter:
 
     def _field(self, field: Field) -> str:
         if field.of == "registers":
-            return f"{self._name(_registers(field.key))}[event.interface](event)"
-        if (readable := _READABLE.get((field.reason, field.key))) is not None:
+            return f"{self._name(registers(field.key))}[event.interface](event)"
+        if (readable := READABLE.get((field.reason, field.key))) is not None:
             number, table = readable
             return f"{self._name(table)}[{number}]"
         if isinstance(field.bit, int):
@@ -263,7 +157,7 @@ class Emitter:
         if field.bit == "vcpu_paused":  # bit 0 of every interface
             return "((event.flags & 1) != 0)"
         if field.bit:
-            return f"((event.flags & {self._name(_flag_masks(field.bit))}[event.interface]) != 0)"
+            return f"((event.flags & {self._name(flag_masks(field.bit))}[event.interface]) != 0)"
         if field.name == "unknown.raw":
             return "event.raw.hex()"
         if field.key.startswith("rule."):
@@ -346,8 +240,6 @@ class Emitter:
         if len(values.ranges) <= _FEW:
             found = " or ".join(f"{first} <= {name} <= {last}" for first, last in values.ranges)
         else:
-            from bisect import bisect_right
-
             found = f"{self._name(bisect_right)}({self._name(values.bounds())}, {name}) & 1 == 1"
         found = f"not ({found})" if node.negated else f"({found})"
         return f"(({name} := {code}) is not None and {found})"

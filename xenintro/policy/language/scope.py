@@ -48,6 +48,9 @@ class Scope:
         self.answered = answered
         self.names = names
 
+    def __str__(self) -> str:
+        return "a filter" if self.answered else self.reason or "a rule"
+
     def field(self, name: str) -> Meaning | None:
         """The field of this name, None if these events have none."""
         if self.reason is not None:
