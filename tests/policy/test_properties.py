@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dis
+import re
 from collections import deque
-from types import SimpleNamespace
+from types import CodeType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -76,6 +78,38 @@ def test_it_means_what_the_reference_says(question: tuple[Part, list[Event]]) ->
         told = one.explain(event, GUEST)
         assert told.value is wanted
         check_numbers(told)
+
+
+#: What the function of a condition may name: constants and helpers by number, and attributes of fields.
+ATTRIBUTES = {
+    *(part for field in FIELDS.values() for part in field.key.split(".")),
+    *(
+        "event",
+        "interface",
+        "taken_ns",
+        "now_ns",
+        "reason",
+        "raw",
+        "hex",
+        "access_flags",
+        "index",
+        "descriptor",
+    ),
+}
+
+
+@settings(SLOW, max_examples=40)
+@given(questions())
+def test_its_code_runs_straight_on_and_reaches_nothing_else(question: tuple[Part, list[Event]]) -> None:
+    part, asked = question
+    for one in (compiled(part.text, asked[0].reason), compile_filter(part.text)):
+        code = one.matches.__code__  # type: ignore[attr-defined]
+        names = {name for name in code.co_names if not re.fullmatch(r"k\d+", name)}
+        assert names <= ATTRIBUTES
+        assert not any(isinstance(constant, CodeType) for constant in code.co_consts)
+        opcodes = {instruction.opname for instruction in dis.get_instructions(code)}
+        assert not any("BACKWARD" in name or "ITER" in name or "IMPORT" in name for name in opcodes)
+        assert one.matches.__globals__["__builtins__"] == {}  # type: ignore[attr-defined]
 
 
 def check_numbers(told: Explanation) -> None:
