@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import lzma
 import struct
 import sys
 from pathlib import Path
@@ -13,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from xenintro.abi import interface
 from xenintro.answered import Answered
-from xenintro.capture import CaptureInfo, CaptureWriter
+from xenintro.capture import Capture, CaptureInfo, CaptureWriter
 from xenintro.codec import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LAYOUT = interface("vm_event-7", release="4.17")
-SLOTS = Path(__file__).parents[1] / "lab" / "slots"
+SLOTS = Path(__file__).parents[2] / "fixtures" / "captures" / "svm-4.17.pcapng.gz"
 START_NS = 1_795_366_799_000_000_000
 
 #: Events in one write; nanoseconds from one event to the next, and to its answer.
@@ -30,16 +29,10 @@ _BATCH, _STEP_NS, _PAUSE_NS = 256, 100_000, 27_000
 _CODE, _PAGES = 4096, 16384
 
 
-def slots(part: str) -> list[bytes]:
-    """Slots of the lab's guest on Xen 4.17."""
-    data = lzma.decompress((SLOTS / f"vmx-4.17.{part}.xz").read_bytes())
-    size = LAYOUT.slot_size
-    return [data[at : at + size] for at in range(0, len(data), size)]
-
-
 def answered(count: int) -> Iterator[Answered]:
     """Events with their recorded responses, at other addresses each; times are monotonic, from 0."""
-    pairs = list(zip(slots("requests"), slots("responses"), strict=True))
+    with Capture(SLOTS) as capture:
+        pairs = [(one.event.raw, one.response) for one in capture]
     put = struct.Struct("<Q").pack
     rip = LAYOUT.registers["rip"].offset
     gfn = LAYOUT.payloads["mem_access"]["gfn"].offset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.capture.limits import file_size
-from tests.capture.making import answered, info_of, write_capture
+from tests.capture.making import CR3, answered, info_of, write_capture
+from tests.capture.wireshark import needs_tshark
 from xenintro.capture import Capture
 from xenintro.capture.naming import Naming, Rotation, default_name, part_of
 from xenintro.capture.packer import Done, Order, Packer, carry_out
@@ -255,12 +257,12 @@ def test_a_ring_of_files_stays_one_when_the_packer_is_dead(tmp_path: Path) -> No
 
 
 def test_frames_stand_alone(tmp_path: Path) -> None:
-    """A compressed capture with a damaged frame gives what is in the others."""
+    """A capture compressed with gzip, and damaged in one place, gives what is in the others."""
     path = write_capture(tmp_path / "f.pcapng", [[answered(taken_ns=at)] for at in range(4000)])
-    to = tmp_path / "f.pcapng.zst"
+    to = tmp_path / "f.pcapng.gz"
     assert carry_out(Order(str(path), str(to))).error == ""
     data = bytearray(to.read_bytes())
-    starts = [at for at in range(len(data)) if data[at : at + 4] == b"\x28\xb5\x2f\xfd"]
+    starts = [at for at in range(len(data)) if data[at : at + 4] == b"\x1f\x8b\x08\0"]
     assert len(starts) >= 3
     data[starts[1] + 20] ^= 0xFF
     to.write_bytes(data)
@@ -269,3 +271,23 @@ def test_frames_stand_alone(tmp_path: Path) -> None:
         assert capture.damage is not None
         assert capture.totals is not None
     assert 4000 - 1200 < count < 4000
+
+
+@needs_tshark
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_tshark_reads_what_was_compressed(tmp_path: Path, ending: str) -> None:
+    """Whole, and cut off in the middle; slots that do not compress, so that there are several buffers."""
+    noise = random.Random(1).randbytes
+    some = [answered(CR3[:100] + noise(len(CR3) - 100), taken_ns=at) for at in range(3000)]
+    path = write_capture(tmp_path / "t.pcapng", [some])
+    if ending:
+        to = path.with_name(path.name + ending)
+        assert carry_out(Order(str(path), str(to))).error == ""
+        path = to
+    for part, most, least in ((1.0, 6000, 6000), (0.5, 4000, 2000)):
+        data = path.read_bytes()
+        (tmp_path / f"cut{ending}").write_bytes(data[: int(len(data) * part)])
+        said = subprocess.run(
+            ["tshark", "-r", str(tmp_path / f"cut{ending}")], capture_output=True, check=False
+        )
+        assert least <= said.stdout.count(b"\n") <= most, said.stderr

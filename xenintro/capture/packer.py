@@ -24,11 +24,8 @@ from xenintro.capture.stream import zstd_module
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Bytes of a frame before it is compressed, about: who looks for something need not read all.
+#: Bytes that are compressed at once, about.
 _FRAME = 1 << 20
-
-#: zstd's seekable format: a skippable frame at the end says where the others are.
-_SEEK_TABLE, _SEEKABLE = 0x184D2A5E, 0x8F92EAB1
 
 
 class Order(msgspec.Struct, forbid_unknown_fields=True):
@@ -192,34 +189,23 @@ def _last_end(data: bytes) -> int:
 
 
 def _write_gzip(frames: Iterator[bytes], out: BinaryIO) -> None:
-    """One member per frame."""
+    """One member per frame: damage to one costs no more than that."""
     for frame in frames:
         compressor = zlib.compressobj(wbits=31)
         out.write(compressor.compress(frame) + compressor.flush())
 
 
 def _write_zstd(frames: Iterator[bytes], out: BinaryIO) -> None:
-    """One frame per frame, and the table of them."""
-    compress, sizes = _zstd(), []
-    for frame in frames:
-        data = compress(frame)
-        out.write(data)
-        sizes.append((len(data), len(frame)))
-    table = b"".join(one.to_bytes(4, "little") + other.to_bytes(4, "little") for one, other in sizes)
-    footer = len(sizes).to_bytes(4, "little") + b"\0" + _SEEKABLE.to_bytes(4, "little")
-    length = len(table) + len(footer)
-    out.write(_SEEK_TABLE.to_bytes(4, "little") + length.to_bytes(4, "little") + table + footer)
-
-
-def _zstd() -> Callable[[bytes], bytes]:
+    """All in one frame: Wireshark 4.0 loses its way where a second one begins."""
     module = zstd_module()
     if module is None:
         raise OSError("this Python has no zstd")
     if module.__name__ == "zstandard":
-        compress: Callable[[bytes], bytes] = module.ZstdCompressor(write_checksum=True).compress
-        return compress
-    options = {module.CompressionParameter.checksum_flag: 1}
-    return lambda data: bytes(module.compress(data, options=options))
+        compressor = module.ZstdCompressor(write_checksum=True).compressobj()
+    else:
+        compressor = module.ZstdCompressor(options={module.CompressionParameter.checksum_flag: 1})
+    out.writelines(compressor.compress(frame) for frame in frames)
+    out.write(compressor.flush())
 
 
 if __name__ == "__main__":
