@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -106,3 +107,27 @@ def test_names_and_command_lines_of_any_length(tmp_path: Path) -> None:
         pass
     with Capture(tmp_path / "cut") as capture:
         assert (capture.info.domain, capture.info.command) == ("ä" * 200, ())
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+def test_a_file_is_there_with_its_header_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: bool
+) -> None:
+    opened = os.open
+
+    def refusing(path: Any, flags: int, *mode: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "not on this filesystem")
+        return opened(path, flags, *mode)
+
+    if not nameless:
+        monkeypatch.setattr(os, "open", refusing)
+    path = tmp_path / "one.pcapng"
+    with file_size(10), pytest.raises(CaptureError):
+        CaptureWriter(path, info_of())
+    assert list(tmp_path.iterdir()) == []
+    with CaptureWriter(path, info_of()) as writer:
+        assert path.stat().st_size == writer.size > 0
+        with pytest.raises(UsageError, match="exists"):
+            CaptureWriter(path, info_of())
+    assert path.stat().st_mode & 0o777 == 0o600

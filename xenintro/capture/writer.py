@@ -59,18 +59,15 @@ class CaptureWriter:
     def __init__(self, path: Path, info: CaptureInfo, *, force: bool = False, first_id: int = 0) -> None:
         self.path = path
         self.info = info
-        self.size = self.requests = self.lost = 0
+        self.requests = self.lost = 0
         self._offset_ns = info.started_ns - info.monotonic_ns
         self._last_ns = info.monotonic_ns
         self._next_look_ns = 0
         self._first_id = first_id
         self._slots = Packets(0, interface(info.abi, info.arch).slot_size)
-        self._fd = _create(path, force=force)
-        try:
-            self._put(_header(info))
-        except BaseException:
-            self.discard()
-            raise
+        header = _header(info)
+        self._fd = _create(path, header, force=force)
+        self.size = len(header)
 
     def __enter__(self) -> Self:
         return self
@@ -165,10 +162,8 @@ class CaptureWriter:
     def _put(self, data: bytes) -> None:
         if self._fd < 0:
             raise CaptureError(f"{self.path} is closed", why="an earlier write failed")
-        left = memoryview(data)
         try:
-            while left:
-                left = left[os.write(self._fd, left) :]
+            _write(self._fd, data)
         except OSError as error:
             os.ftruncate(self._fd, self.size)
             self._close()
@@ -202,7 +197,7 @@ class CaptureWriter:
         )
 
 
-def _create(path: Path, *, force: bool) -> int:
+def _create(path: Path, header: bytes, *, force: bool) -> int:
     try:
         if force and stat.S_ISREG(path.lstat().st_mode):
             path.unlink()
@@ -211,7 +206,7 @@ def _create(path: Path, *, force: bool) -> int:
     except OSError as error:
         raise CaptureError(f"cannot replace {path}", why=error.strerror or str(error)) from error
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return _with_header(path, header)
     except FileExistsError as error:
         hint = "name another file, or: --force"
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -221,6 +216,34 @@ def _create(path: Path, *, force: bool) -> int:
         raise CaptureError(
             f"cannot write {path}", why=error.strerror or str(error), hint="name another file"
         ) from error
+
+
+def _with_header(path: Path, header: bytes) -> int:
+    """A file that appears with its header, so that a killed process leaves none without."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+    nameless = True
+    try:
+        fd = os.open(path.parent, flags | os.O_TMPFILE, 0o600)
+    except OSError:  # not on this filesystem
+        nameless = False
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        _write(fd, header)
+        if nameless:
+            # A descriptor of a directory, though the path is absolute: without, os.link follows no links.
+            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
+    except BaseException:
+        os.close(fd)
+        if not nameless:
+            path.unlink()
+        raise
+    return fd
+
+
+def _write(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 def _header(info: CaptureInfo) -> bytes:
