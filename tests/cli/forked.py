@@ -17,6 +17,7 @@ from xenintro.supervise import limits
 from xenintro.supervise.front import supervised
 from xenintro.xen.xc import Xc, libraries_of
 from xenintro_cli.ending import guarded
+from xenintro_cli.output import Form
 from xenintro_cli.watch import Choice, watch_domain
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Forker:
             choice: more options.
         """
         streams = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed at its end
-        chosen = Choice(**({"domid": 1, "events": events, "output_format": "jsonl"} | choice))
+        chosen = Choice(**({"domid": 1, "events": events, "form": Form("jsonl")} | choice))
         pid = os.fork()
         if pid == 0:
             self._become(chosen, streams, patience)
