@@ -40,7 +40,7 @@ class Tshark:
         )
         assert done.returncode == code, done.stderr
         assert "Lua" not in done.stderr
-        assert "Lua Error" not in done.stdout
+        assert "Lua Error: " not in done.stdout
         return done.stdout
 
     def packets(self, capture: Path, *arguments: str, code: int = 0) -> list[dict[str, list[str]]]:

@@ -25,15 +25,16 @@ def test_no_guest_is_lost() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_nothing_that_was_answered_is_missing_in_a_capture() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.kills", "--record", "--count", "30", "--json"],
+        [sys.executable, "-m", "tests.kills", "--record", "--count", "20", "--json"],
         capture_output=True,
         text=True,
         check=False,
     )
     turns = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(turns) == 30, done.stderr
+    assert len(turns) == 20, done.stderr
     bad = ("missing", "wrong", "unreadable")
     assert [turn for turn in turns if turn["kill"]["lost"] or any(turn[key] for key in bad)] == []
     assert sum(turn["answered"] for turn in turns) > 0

@@ -35,6 +35,7 @@ for reason, keys in pairs(abi.readable) do
     end
   end
 end
+for letter in ("rwx"):gmatch(".") do declare("mem_access.access." .. letter, "bool") end
 for _, key in ipairs({"domain", "abi", "arch", "direction", "reason", "answer", "rule", "level", "tags", "would", "message"}) do
   declare(key, "string")
 end
@@ -299,6 +300,10 @@ function Slot:payload()
     local value = readable[key](values, reason.name)
     if values[key] == nil then tree:add(F[reason.name .. "." .. key], self:bytes(self.layout.payload), value):set_generated() end
     values[key] = value
+    for letter in (key == "access" and "rwx" or ""):gmatch(".") do
+      local done = value:find(letter) ~= nil
+      tree:add(F["mem_access.access." .. letter], self:bytes(self.layout.payload), done):set_generated()
+    end
   end
   self.what = what[reason.name] and what[reason.name](values) or ""
   tree:append_text("  " .. self.what)
