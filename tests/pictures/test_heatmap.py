@@ -10,6 +10,7 @@ import pytest
 from tests.pictures.captures import INFO, R, W, X, access, answered, unpacker
 from xenintro.export import Options
 from xenintro.export.heatmap import export
+from xenintro.policy.language.expression import compile_filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -162,3 +163,16 @@ def test_the_page_asks_for_nothing(unpacking: Path) -> None:
     assert "default-src 'none'" in page
     assert "http://" not in page
     assert "https://" not in page
+
+
+@pytest.mark.parametrize("rows", ["gfn", "code"])
+def test_the_condition_of_a_cell_finds_its_events(window: Browser, unpacking: Path, rows: str) -> None:
+    window.open(unpacking)
+    window.run(f"document.querySelector('[name=rows][value={rows}]').click()")
+    # The cells of one row, and the condition that is given for it.
+    total, condition = window.run(
+        "const row = heat.cells.at(-1).row, cells = heat.cells.filter((cell) => cell.row === row);"
+        "return [cells.reduce((sum, cell) => sum + cell.total, 0), heat.expression(cells[0])]"
+    )
+    holds = compile_filter(condition)
+    assert sum(holds(one, None) for one in unpacker(4_000)) == total
