@@ -163,26 +163,29 @@ def watch_domain(choice: Choice, xc: Xc, link: Link) -> None:
 
     stream = LiveStream()
     talk = Talk(Style.of(sys.stderr, choice.form.color), quiet=choice.quiet)
-    with redirect_stdout(NeverWaiting()):  # what a policy prints is no event
+    elsewhere = NeverWaiting()  # what a policy prints is no event
+    with redirect_stdout(elsewhere):
         policies = load_all(choice.policies, ring_interface(xc))
-        denying = may_deny(policies)
-        monitor = Monitor(
-            xc,
-            find_domain(xc, choice.domid, choice.name),
-            parse_traps(choice.events),
-            deadline=choice.deadline,
-            watcher=link,
-            denying=choice.enforce and denying,
-        )
-        if denying and not choice.enforce:
-            monitor.note_denials()
-        recording = None if choice.keep is None else choice.keep.recording(monitor, link.pending)
-        try:
-            _run(choice, xc, monitor, policies, stream, recording, talk)
-        finally:
-            if recording is not None:
-                with link.finishing():
-                    talk.finish(recording)
+    denying = may_deny(policies)
+    monitor = Monitor(
+        xc,
+        find_domain(xc, choice.domid, choice.name),
+        parse_traps(choice.events),
+        deadline=choice.deadline,
+        watcher=link,
+        denying=choice.enforce and denying,
+    )
+    if denying and not choice.enforce:
+        monitor.note_denials()
+    recording = None if choice.keep is None else choice.keep.recording(monitor, link.pending)
+    observers = _observers(choice, monitor, stream, recording, talk)
+    try:
+        with redirect_stdout(elsewhere):
+            _run(choice, xc, monitor, policies, stream, recording, talk, observers)
+    finally:
+        if recording is not None:
+            with link.finishing():
+                talk.finish(recording)
     stream.finish()
 
 
@@ -194,6 +197,7 @@ def _run(
     stream: LiveStream,
     recording: Recording | None,
     talk: Talk,
+    observers: list[Callable[[list[Answered]], None]],
 ) -> None:
     from xenintro.policy import running
     from xenintro.session import Session
@@ -216,7 +220,7 @@ def _run(
         enforce=choice.enforce,
         wanted=asked_for(parse_traps(choice.events)),
         shows=choice.form.shows(_origin(monitor)),
-        observers=_observers(choice, monitor, stream, recording, talk),
+        observers=observers,
         record=None if recording is None else recording.write,
         limit=choice.count,
         duration=choice.duration,
