@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xenintro.capture.naming import COMPRESSIONS
 from xenintro.sinks.stderr import NeverWaiting
 from xenintro.units import format_ns, format_size
-from xenintro_cli.output import say
+from xenintro_cli.output import ReaderGoneError, say
 from xenintro_cli.recording import Progress
 from xenintro_cli.summary import summary_lines
 
@@ -100,6 +100,9 @@ class Talk:
             recording.finish()
         except KeyboardInterrupt:
             recording.finish(patience=0)
+        except ReaderGoneError:
+            recording.finish()
+            raise
         files = [path for path in recording.files if path.exists()]
         if recording.compressed and not all(path.suffix in COMPRESSIONS for path in files):
             self._say("  not compressed")

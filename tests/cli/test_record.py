@@ -135,6 +135,20 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def test_nobody_who_reads_stderr_is_no_reason_not_to_close_it(host: Host, tmp_path: Path) -> None:
+    path = tmp_path / "unread.pcapng.gz"
+    process = host.start("record", "-d", "1", "-e", "cr3", "-w", str(path))
+    assert host.simulation.wait("answered", 50)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(TIMEOUT) == 0
+    assert len(read(path)) >= 50
+    host.assert_untouched()
+
+
 def test_quiet_process(host: Host, tmp_path: Path) -> None:
     """The process that owns the ring has two threads, the loop's and the deadline's, recording or not."""
     path = tmp_path / "quiet.pcapng.gz"
