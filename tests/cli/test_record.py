@@ -253,7 +253,8 @@ def test_a_killed_worker_loses_nothing_that_it_answered(host: Host, tmp_path: Pa
             records = list(capture)
             assert capture.damage is None
         decided = count.stat().st_size
-        assert decided <= len(records) <= decided + 1
+        # What was on the ring and not decided on is there too; a ring has eight slots.
+        assert decided <= len(records) <= decided + 8
     host.assert_untouched()
 
 
