@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Fate(NamedTuple):
     """What becomes of a request: the loop answers it in time unless told otherwise.
 
-    ``late``: the deadline thread answers it; ``taken``: the loop had it already; ``claimed``: and was about
-    to open a page for it.
+    ``late``: the deadline thread answers it; ``taken``: the loop had it already; ``claimed``: and was
+    granted to open a page for it, if it asked.
     """
 
     raw: bytes
@@ -45,6 +45,7 @@ class FakeMonitor:
         self._batches = batches
         self._ready: list[Fate] = []
         self._at_hand = Fate(b"")
+        self._claimed = False  # the loop has claimed the request at hand
         self._missed: list[Missed] = []
         self._unlearned: list[tuple[Event, bool]] = []
         self._given = 0
@@ -63,6 +64,7 @@ class FakeMonitor:
     def requests(self) -> Iterator[Request]:
         while self._ready:
             self._at_hand = fate = self._ready.pop(0)
+            self._claimed = False
             if fate.late and not fate.taken:
                 self._let(fate)
             else:
@@ -94,7 +96,8 @@ class FakeMonitor:
         return self._stepping.state
 
     def _claim(self) -> bool:
-        return not self._at_hand.late or self._at_hand.claimed
+        self._claimed = not self._at_hand.late or self._at_hand.claimed
+        return self._claimed
 
     def _let(self, fate: Fate) -> None:
         event = decode(fate.raw, self.interface)
@@ -102,7 +105,7 @@ class FakeMonitor:
         before = self._given - fate.taken
         since_ns, answered_ns = self.clock(), self.clock()
         self._missed.append(Missed(event, sent, since_ns, answered_ns, before, fate.taken))
-        self._unlearned.append((event, fate.claimed))
+        self._unlearned.append((event, self._claimed))
 
     def _learn(self) -> None:
         while self._unlearned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -84,24 +85,32 @@ class Table:
         return Verdict(self.answers[number % len(self.answers)], self)
 
 
-@st.composite
-def fates(draw: st.DrawFn, layout: Interface) -> Fate:
-    """Any request of a few pages and vCPUs."""
-    codes = sorted(layout.reasons) or [0]
+#: Reasons that depend on what went before, or are answered in a way of their own; more often than others.
+FREQUENT = ("mem_access", "mem_access", "singlestep", "emul_unimplemented", "write_ctrlreg", "cpuid")
+
+
+def fates(layout: Interface, rng: Random, most: int) -> list[list[Fate]]:
+    """Drains of requests of a few pages and vCPUs."""
+    return [[_fate(layout, rng) for _ in range(rng.randint(1, 5))] for _ in range(rng.randint(1, most))]
+
+
+def _fate(layout: Interface, rng: Random) -> Fate:
+    codes = {name: code for code, name in layout.reasons.items()} or {"": 0}
+    usual = [codes[name] for name in FREQUENT if name in codes]
+    code = rng.choice(usual if usual and rng.random() < 0.7 else [*codes.values(), 99])
     payload = {}
-    code = draw(st.sampled_from([*codes, 99]))
     if "gfn" in layout.payloads.get(layout.reasons.get(code, ""), {}):
-        payload["gfn"] = draw(st.integers(0, 20))
+        payload["gfn"] = rng.randint(0, 20)
     raw = make_slot(
         layout,
         code,
-        vcpu_id=draw(st.integers(0, 2)),
-        paused=draw(st.sampled_from([True, True, True, False])),
+        vcpu_id=rng.randint(0, 1),
+        paused=rng.random() < 0.85,
         payload=payload,
         registers={name: 0x1000 for name in ("rip", "pc") if name in layout.registers},
     )
-    late = draw(st.sampled_from([False, False, False, True]))
-    return Fate(raw, late, late and draw(st.booleans()), late and draw(st.booleans()))
+    late = rng.random() < 0.3
+    return Fate(raw, late, late and rng.random() < 0.5, late and rng.random() < 0.5)
 
 
 def live(
@@ -165,10 +174,10 @@ def told(answered: Answered) -> tuple[object, ...]:
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(st.data())
 def test_replay_equals_live(data: st.DataObject) -> None:
-    layout = data.draw(interfaces())
+    layout = data.draw(st.one_of(interfaces(), st.just(V7)))
     info = CaptureInfo(
         abi=layout.id,
         arch=layout.arch,
@@ -177,9 +186,9 @@ def test_replay_equals_live(data: st.DataObject) -> None:
         machine=Machine(*data.draw(st.tuples(*[st.booleans()] * 4))),
         started_ns=1,
     )
-    batches = data.draw(st.lists(st.lists(fates(layout), min_size=1, max_size=6), max_size=8))
+    batches = fates(layout, Random(data.draw(st.integers(0, 1 << 32))), 10)
     answers = data.draw(st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=8))
-    stop_at = data.draw(st.one_of(st.none(), st.integers(1, 12)))
+    stop_at = data.draw(st.one_of(st.none(), st.integers(1, 30)))
     capture = live(layout, info, batches, Table(answers, stop_at), stops=True)
     again, verification = replayed(layout, info, capture, Table(answers, stop_at).decide)
     assert verification.first is None, verification.first.words()
@@ -187,12 +196,12 @@ def test_replay_equals_live(data: st.DataObject) -> None:
     assert verification.compared == len(capture)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_file_that_goes_on_where_another_ended(data: st.DataObject) -> None:
     """Rotation cuts between two drains: a vCPU may be in the middle of a step."""
     layout = V7
-    batches = data.draw(st.lists(st.lists(fates(layout), min_size=1, max_size=4), min_size=2, max_size=8))
+    batches = fates(layout, Random(data.draw(st.integers(0, 1 << 32))), 8)
     cut = data.draw(st.integers(0, len(batches) - 1))
     info = CaptureInfo(abi=layout.id, events=data.draw(st.sampled_from(TRAPS)), machine=Machine())
     files: list[list[Answered]] = [[]]
@@ -206,7 +215,7 @@ def test_a_file_that_goes_on_where_another_ended(data: st.DataObject) -> None:
             files.append([])
 
     Session(source, record=record, clock=source.clock).run()
-    for file, state in zip(files, states, strict=True):
+    for file, state in zip(files, states, strict=False):
         again, verification = replayed(layout, replace(info, steps=state), file, None)
         assert verification.first is None, verification.first.words()
         assert len(again) == len(file)
