@@ -195,6 +195,9 @@ class Recording:
         """
         try:
             self._close(sync=True)
+        except KeyboardInterrupt:
+            patience = 0.0
+            raise
         finally:
             self.release(patience)
 
