@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -120,6 +121,7 @@ class Forker:
 
     def _become(self, choice: Choice, streams: tuple[Any, Any], patience: float | None) -> NoReturn:
         code = 99
+        gc.freeze()  # what other tests have left: libraries with threads of their own end badly in a child
         try:
             for number, stream in enumerate(streams, 1):
                 os.dup2(stream.fileno(), number)
