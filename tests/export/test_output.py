@@ -49,6 +49,20 @@ def test_a_file_is_private_and_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("name", ["jsonl", "sqlite"])
+def test_a_file_is_private_while_it_grows(name: str, tmp_path: Path) -> None:
+    modes = []
+
+    def watched() -> Iterator[Answered]:
+        for one in EVENTS:
+            modes.extend(stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir())
+            yield one
+
+    export(name, INFO, watched(), tmp_path / "out")
+    assert modes == [0o600] * len(EVENTS)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o600
+
+
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("mine")

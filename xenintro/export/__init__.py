@@ -9,7 +9,7 @@ and may be larger than memory: a writer keeps what it needs and no more. A reque
 has ``answer`` ``unanswered`` and an empty ``response``. ``output`` is what the row says the format takes:
 
 * ``stream``: a file open for writing, possibly stdout: written front to back.
-* ``file``: the path of a file that does not exist yet; it gets its real name when the writer returns.
+* ``file``: the path of an empty file of this user alone; it gets its real name when the writer returns.
 * ``directory``: the path of a directory that exists; what is in it stays.
 
 The caller (`xenintro.export.output`) opens, renames and refuses to overwrite; whoever makes ``events`` shows
