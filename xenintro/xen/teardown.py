@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from xenintro.errors import DomainGoneError, NoSuchDomainError, ReleaseError, XenintroError
 from xenintro.xen.domains import called
-from xenintro.xen.undo import undo, writes_wait
+from xenintro.xen.undo import Steps, undo, writes_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,12 +52,22 @@ class Teardown:
         settle = self._settle_standing if self._stands_still() else self._settle
         if attachment.enabled:
             running, still = (self._undo(paused=paused) for paused in (False, True))
+            answered = self._by_deadline()
             for step in (*running, attachment.pause, *still, settle, self._disable):
                 tried(step, failures)
+            if self._by_deadline() != answered:
+                # The deadline thread ends a step with a toggle: where that was off already, it began one.
+                steps = [change for change in self._changes if isinstance(change, Steps)]
+                for step in undo(self._xc, attachment.info.domid, steps, paused=True):
+                    tried(step, failures)
         if failures and self._is_gone():
             # It died on the way: Xen took everything back itself, and only the mapping is left to give up.
             failures.clear()
         return failures + attachment.release()
+
+    def _by_deadline(self) -> int:
+        guard = self._attachment.guard
+        return 0 if guard is None else guard.answered
 
     def _stands_still(self) -> bool:
         """Whether the vCPUs will not run however long we wait: paused by others, crashed, or gone."""
