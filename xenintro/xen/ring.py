@@ -107,12 +107,14 @@ class Ring:
         Raises:
             ValueError: too little of it, or slots that are too long.
         """
-        record = ffi.from_buffer("uint8_t[]", memory, require_writable=True)
-        if len(record) < ffi.sizeof("struct xi_record"):
-            raise ValueError(f"a record has {ffi.sizeof('struct xi_record')} bytes, not {len(record)}")
-        if lib.xi_ring_record(self.native, ffi.cast("struct xi_record *", record)) != 0:
+        if memory.nbytes < ffi.sizeof("struct xi_record"):
+            raise ValueError(f"a record has {ffi.sizeof('struct xi_record')} bytes, not {memory.nbytes}")
+        # Its address alone is kept: cffi's hold on a buffer crashes where the garbage collector has cleared
+        # the memoryview before, which it may in a cycle.
+        record = ffi.cast("struct xi_record *", ffi.from_buffer(memory, require_writable=True))
+        if lib.xi_ring_record(self.native, record) != 0:
             raise ValueError(f"slots of {self.slot_size} bytes are too long")
-        self._record = record
+        self._record = memory
 
     def pending(self) -> int:
         """How many requests wait to be taken.
