@@ -25,12 +25,15 @@ $(STAMP): pyproject.toml setup.py $(NATIVE) tools/setup.sh
 demo: $(STAMP) ## watch a simulated guest until Ctrl-C; needs no Xen
 	@$(BIN)/xenintro demo
 
-test: wheel ## pass every test, the lab's on a real Xen in an emulator included
+test: wheel ## pass the tests, the lab's on a real Xen in an emulator included
 	@tools/test-packages.sh
-	@$(BIN)/python -m pytest -q $(PARALLEL)
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not exhaustive"
+
+faults: $(STAMP) ## every errno and every disaster at every call of a session; no guest may be lost
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m exhaustive
 
 check: $(STAMP) lint ## what every commit passes: lint, types, layers, fast tests
-	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not lab and not slow"
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not lab and not slow and not exhaustive"
 
 lint: $(STAMP) ## ruff, mypy, import layers
 	@$(BIN)/ruff check .
@@ -80,4 +83,4 @@ clean: ## remove what was built
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find xenintro cli tests -name '*.so' -delete -o -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test check lint format fuzz kills kills-record bench wheel lab test-lab test-lab-all clean
+.PHONY: help setup demo test faults check lint format fuzz kills kills-record bench wheel lab test-lab test-lab-all clean

@@ -63,13 +63,13 @@ def code_of(call: str, errno: str) -> int:
 
 
 def each_errno(*calls: str, nth: int = 1) -> list[ParameterSet]:
-    """Every errno of every call; those that end as another one of the call does are for the slow tests."""
+    """Every errno of every call; those that end as another one of the call does are for `make faults`."""
     cases = []
     for call in calls:
         seen: set[int] = set()
         for name in ERRNOS[call]:
             code = code_of(call, name)
-            marks = [pytest.mark.slow] if code in seen else []
+            marks = [pytest.mark.exhaustive] if code in seen else []
             cases.append(pytest.param(call, nth, name, marks=marks))
             seen.add(code)
     return cases
@@ -157,14 +157,14 @@ def test_the_way_out(forker: Forker, call: str, nth: int, errno: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "after", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["before", "after"]
+    "after", [False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["before", "after"]
 )
 @pytest.mark.parametrize("call", [*ATTACH, *LOOP, *TEARDOWN, *CLOSING])
 def test_killed_at_a_call(forker: Forker, call: str, after: bool) -> None:
     _killed(forker, call, 1, after)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("nth", range(2, 9))
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("call", [*ATTACH, *KEEPER, *LOOP, *TEARDOWN, *CLOSING])
@@ -192,7 +192,7 @@ def test_hangs_at_a_call(forker: Forker, call: str, after: bool) -> None:
     _hangs(forker, call, after)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(
     "call", [call for call in (*ATTACH[6:], *LOOP, *TEARDOWN, "xenevtchn_close") if call not in _HANGING]

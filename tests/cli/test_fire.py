@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 #: Calls that are made before anything is done to the domain, and from the first one that is.
 BEFORE, ON_THE_WAY = ATTACH[1:6], ATTACH[6:]
 DISASTERS = ("destroy", "crash", "suspend", "reboot")
-#: Where every disaster is tried each time; the slow tests try them all everywhere.
+#: Where every disaster is tried each time; `make faults` tries them all everywhere.
 CHOSEN = (
     "xc_domain_pause",
     "xc_monitor_enable",
@@ -96,7 +96,7 @@ def test_disaster(call: str, order: str, after: bool) -> None:
     _meets(call, order, after)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("order", DISASTERS)
 @pytest.mark.parametrize(
