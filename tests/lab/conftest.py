@@ -62,12 +62,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What boots runs last, one boot after the other."""
+    """What boots runs first, one boot after the other: it takes longest, and others run beside it."""
     order = {boot: index for index, boot in enumerate([*BOOTS, *MORE_BOOTS])}
 
     def boot_of(item: pytest.Item) -> int:
         spec = getattr(item, "callspec", None)
-        return order.get(spec.params.get("rig"), -1) if spec else -1
+        return order.get(spec.params.get("rig"), len(order)) if spec else len(order)
 
     items.sort(key=boot_of)
 
