@@ -34,7 +34,7 @@ mode = "enforce"
 BAD = {
     "traps.mrs = true": ["traps.mrs: unknown, did you mean msr?"],
     "trap.cr3 = true": ["trap: unknown, did you mean traps?"],
-    "storage.path = 'x'": ["storage: unknown", "known here are domain, traps, policy, safety, capture, metrics"],
+    "storage.path = 'x'": ["storage: unknown", "here are domain, traps, policy, safety, capture, metrics"],
     "traps.mem = [{ acess = 'w', gfns = 1 }]": ["traps.mem[0].acess: unknown, did you mean access?"],
     "traps.cr4 = { on_change = true }": ["traps.cr4.on_change: unknown, did you mean onchange?"],
     "traps.cr3 = 'yes'": ["traps.cr3: expected bool | table, got str"],

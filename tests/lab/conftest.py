@@ -50,9 +50,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names, cases = ["rig", "word"], [(boot, word) for boot in boots for word in alone(boot[0])]
     else:
         names, cases = ["rig"], [(boot,) for boot in boots]
-    # The first test of a boot may have to download and compile an emulator before. One process runs them all:
-    # a boot is shared, and there is one emulator at a time.
-    marks = (pytest.mark.lab, pytest.mark.timeout(1800), pytest.mark.xdist_group("lab"))
+    # The first test of a boot may have to download and compile an emulator before.
+    marks = (pytest.mark.lab, pytest.mark.timeout(1800))
     params = [
         pytest.param(*case, marks=(*marks, *RETRIED.get(case[0][0], ())), id="-".join((*case[0], *case[1:])))
         for case in cases
@@ -62,12 +61,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What boots runs first, one boot after the other: it takes longest, and others run beside it."""
+    """What boots runs last, one boot after the other."""
     order = {boot: index for index, boot in enumerate([*BOOTS, *MORE_BOOTS])}
 
     def boot_of(item: pytest.Item) -> int:
         spec = getattr(item, "callspec", None)
-        return order.get(spec.params.get("rig"), len(order)) if spec else len(order)
+        return order.get(spec.params.get("rig"), -1) if spec else -1
 
     items.sort(key=boot_of)
 

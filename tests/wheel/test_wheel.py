@@ -21,7 +21,7 @@ for module in ("build", "auditwheel", "abi3audit"):
 
 ROOT = Path(__file__).parents[2]
 # Both wheels are built in the tree, where one build is in the other's way.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("wheel")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.alone]
 
 ROUND_TRIP = """
 import struct
