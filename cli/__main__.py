@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from importlib import metadata
-from typing import NamedTuple
 
 import click
 
 from xenintro.errors import UsageError
 from xenintro_cli.ending import guarded, show
-
-
-class Verb(NamedTuple):
-    """A row of the help text; the module is imported only when the verb is used."""
-
-    section: str
-    summary: str
-
+from xenintro_cli.verbs import Verb, VerbGroup
 
 VERBS = {
     "list": Verb("Look", "domains, and whether they can be watched"),
@@ -39,42 +30,6 @@ VERBS = {
 }
 
 
-class Group(click.Group):
-    """Lists verbs by section and imports them one by one."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every verb, in the order of the help text."""
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb's command, from its module."""
-        if cmd_name not in VERBS:
-            return None
-        command: click.Command = importlib.import_module(f"xenintro_cli.{cmd_name}").command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with a suggestion for a misspelt verb."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            import difflib
-
-            close = difflib.get_close_matches(args[0], VERBS, n=1)
-            if not close:
-                raise
-            raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from error
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The verbs by section."""
-        for section in dict.fromkeys(verb.section for verb in VERBS.values()):
-            rows = [(name, verb.summary) for name, verb in VERBS.items() if verb.section == section]
-            with formatter.section(section):
-                formatter.write_dl(rows)
-
-
 def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if not wanted or ctx.resilient_parsing:
         return
@@ -89,7 +44,9 @@ def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(
-    cls=Group,
+    cls=VerbGroup,
+    verbs=VERBS,
+    modules="xenintro_cli.",
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "XENINTRO"},
 )
 @click.option(
