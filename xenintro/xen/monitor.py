@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from xenintro import legality
-from xenintro.codec import decode
 from xenintro.errors import DomainGoneError, NotSupportedError, ReleaseError, XenintroError
 from xenintro.guest import Guest
 from xenintro.legality import Machine
@@ -22,6 +21,7 @@ from xenintro.xen.guard import DEFAULT_DEADLINE, InjectTarget, check_deadline
 from xenintro.xen.injection import inject
 from xenintro.xen.journal import Journal
 from xenintro.xen.keeper import Watcher, address_of
+from xenintro.xen.late import Late
 from xenintro.xen.memory import LiveMemory
 from xenintro.xen.occupied import check_unoccupied
 from xenintro.xen.preflight import check_domain, check_traps, helper_traps, needs_steps, ring_interface
@@ -111,11 +111,8 @@ class Monitor:
             self.check_deny(traps)
         self._steps_from_start = needs_steps(traps)
         self._stepping = Stepping(traps, self._set_access, self._claim, can_step=self._can_step)
-        self._missed: list[Missed] = []  # not shown yet
-        self._told_at = 0  # requests taken when `missed` was asked last
-        self._at_start = 0  # those that were drained before anything was armed
-        self._unlearned: list[tuple[Event, bool]] = []  # what the stepping does not know yet
-        self._lost = 0  # events that were in neither
+        self._late = Late(self.interface)
+        self._at_start = 0  # requests that were drained before anything was armed
         self._changes: list[Change] = []
         self._next_check = 0.0
         self._attachment: Attachment | None = None
@@ -166,7 +163,7 @@ class Monitor:
         Raises:
             XenintroError: a page's permission could not be changed.
         """
-        self._learn_collected()
+        self._late.learn(self._stepping)
         return self._stepping.state
 
     # EventSource
@@ -194,7 +191,7 @@ class Monitor:
 
     def prepare(self, event: Event, response: Response | None) -> Response:
         """See `xenintro.source.EventSource.prepare`."""
-        if self._unlearned or self._ring().ring.after_missed:
+        if self._late.unlearned or self._ring().ring.after_missed:
             self._learn()
         response = self._stepping.prepare(event, response)
         if response.reinject or response.injection is not None:
@@ -215,10 +212,9 @@ class Monitor:
     def missed(self) -> list[Missed]:
         """See `xenintro.source.EventSource.missed`."""
         if self._attachment is not None:
-            self._collect(self._guard())
-            self._told_at = self._ring().ring.takes
-        missed, self._missed = self._missed, []
-        return missed
+            self._late.collect(self._guard())
+            self._late.told_at = self._ring().ring.takes
+        return self._late.told()
 
     def rearm(self, traps: tuple[Trap, ...], *, denying: bool = False) -> bool:
         """Exchange the traps while the domain is watched; nothing that happens in it is missed.
@@ -330,7 +326,7 @@ class Monitor:
             beat=address_of(self._watcher.beat),
         )
         self._at_start = attachment.drain()
-        self._told_at = attachment.ring.takes
+        self._late.told_at = attachment.ring.takes
         self._changes += self._stepping_off()
         if self._must_defer(self._traps):  # noted in the journal already
             self._watcher.changing()
@@ -355,9 +351,9 @@ class Monitor:
         self._watcher.changing()
         gone = attachment.death() if isinstance(error, XenintroError) else None
         self.failures = Teardown(self._xc, attachment, self._changes).run()
-        self._told_at -= self._at_start
+        self._late.told_at -= self._at_start
         if attachment.guard is not None:
-            self._collect(attachment.guard)
+            self._late.collect(attachment.guard)
         self._end_journal(clean=not self.failures)
         self.unanswered, self.drained = attachment.unanswered, attachment.drained
         _log.info("released, %d requests unanswered", self.unanswered)
@@ -389,27 +385,10 @@ class Monitor:
         assert guard is not None
         return guard
 
-    def _collect(self, guard: Guard) -> None:
-        """Take over what the deadline thread has answered."""
-        for slot in guard.missed():
-            event = decode(slot.raw, self.interface)
-            sent = guard.response(slot.raw)
-            place = (slot.before - self._told_at, slot.taken)
-            self._missed.append(Missed(event, sent, slot.since_ns, slot.answered_ns, *place))
-            self._unlearned.append((event, slot.claimed))
-        if guard.lost != self._lost:
-            _log.warning("%d allowed events are not shown: too many waited", guard.lost - self._lost)
-            self._lost = guard.lost
-
     def _learn(self) -> None:
-        """Before the next request is prepared: the thread may have ended a step, or answered instead."""
-        self._collect(self._guard())
-        self._learn_collected()
-
-    def _learn_collected(self) -> None:
-        while self._unlearned:
-            event, claimed = self._unlearned.pop(0)
-            self._stepping.missed(event, claimed=claimed)
+        """Before the next request is prepared."""
+        self._late.collect(self._guard())
+        self._late.learn(self._stepping)
 
     def _ring(self) -> Attachment:
         assert self._attachment is not None, "not attached"
