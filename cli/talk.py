@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xenintro.capture.naming import COMPRESSIONS
 from xenintro.sinks.stderr import NeverWaiting
 from xenintro.units import format_ns, format_size
-from xenintro_cli.output import ReaderGoneError, say
+from xenintro_cli.output import say
 from xenintro_cli.recording import Progress
 from xenintro_cli.summary import summary_lines
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from xenintro.capture.recording import Recording
     from xenintro.session import Session
     from xenintro.xen.monitor import Monitor
+    from xenintro_cli.signals import Heard
     from xenintro_cli.style import Style
 
 
@@ -87,22 +88,22 @@ class Talk:
         if dropped:
             self._say(f"  {dropped} lines were not printed: nobody read the ones before")
 
-    def finish(self, recording: Recording) -> None:
-        """Close a recording, wait for what is compressed, and say what was written."""
-        if self._stopping_ns is None:
-            recording.discard()
-            recording.release(patience=0)
+    def finish(self, recording: Recording, heard: Heard) -> None:
+        """Close a recording, wait for what is compressed unless a signal comes, and say what was written.
+
+        Raises:
+            CaptureError: it cannot be written.
+        """
+        if self._stopping_ns is None:  # never attached
             return
-        size = format_size(recording.size)
+        before = heard.count
         try:
+            recording.close()
+            before = heard.count
             if recording.compressed:
-                self._say(f"  compressing {size}; Ctrl-C leaves it as it is")
-            recording.finish()
-        except KeyboardInterrupt:
-            recording.finish(patience=0)
-        except ReaderGoneError:
-            recording.finish()
-            raise
+                self._say(f"  compressing {format_size(recording.size)}; Ctrl-C leaves it as it is")
+        finally:
+            recording.release(given_up=lambda: heard.count > before)
         files = [path for path in recording.files if path.exists()]
         if recording.compressed and not all(path.suffix in COMPRESSIONS for path in files):
             self._say("  not compressed")

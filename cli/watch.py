@@ -21,7 +21,7 @@ from xenintro_cli.host import find_domain, libraries
 from xenintro_cli.output import Form, Origin
 from xenintro_cli.recorded import show
 from xenintro_cli.recording import Keep
-from xenintro_cli.signals import ALL_ENDING, stopped_by_signals
+from xenintro_cli.signals import ALL_ENDING, Heard, stopped_by_signals
 from xenintro_cli.stream import LiveStream
 from xenintro_cli.style import Style
 from xenintro_cli.talk import Talk
@@ -181,11 +181,11 @@ def watch_domain(choice: Choice, xc: Xc, link: Link) -> None:
     observers = _observers(choice, monitor, stream, recording, talk)
     try:
         with redirect_stdout(elsewhere):
-            _run(choice, xc, monitor, policies, stream, recording, talk, observers)
+            _run(choice, xc, monitor, policies, stream, recording, talk, observers, link)
     finally:
-        if recording is not None:
-            with link.finishing():
-                talk.finish(recording)
+        if recording is not None:  # never attached, or it is closed already
+            recording.discard()
+            recording.release(patience=0)
     stream.finish()
 
 
@@ -198,6 +198,7 @@ def _run(
     recording: Recording | None,
     talk: Talk,
     observers: list[Callable[[list[Answered]], None]],
+    link: Link,
 ) -> None:
     from xenintro.policy import running
     from xenintro.session import Session
@@ -227,7 +228,8 @@ def _run(
     )
     with (
         running(policies, monitor.guest) as session.decide,
-        stopped_by_signals(session, stream),
+        stopped_by_signals(session, stream) as heard,
+        _finished(recording, talk, link, heard),
         _stopped_in_time(choice.duration),
     ):
         try:
@@ -262,6 +264,16 @@ def _observers(
 
 def _origin(monitor: Monitor) -> Origin:
     return Origin(monitor.info.domid, monitor.info.name, monitor.guest.offset_ns)
+
+
+@contextmanager
+def _finished(recording: Recording | None, talk: Talk, link: Link, heard: Heard) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if recording is not None:
+            with link.finishing():
+                talk.finish(recording, heard)
 
 
 @contextmanager

@@ -46,7 +46,8 @@ def _answer_row(directory: Path) -> Row:
     sessions[0][1].note(pending.record)
     recorded, bare = (lambda session=session: _answer_us(*session) for session in sessions)
     row = against("take to answer, recording, p50", recorded, "not recording", bare, unit="us")
-    recording.finish()
+    recording.close()
+    recording.release()
     return row
 
 

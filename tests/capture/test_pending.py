@@ -183,7 +183,8 @@ def test_nothing_is_recorded_twice(tmp_path: Path) -> None:
         watched.flush()
         recording.write([one])
         assert pending.recover(bytes(watched.page)) is None
-    recording.finish()
+    recording.close()
+    recording.release()
     assert pending.recover() is None
     assert len(read(path)) == 2
 

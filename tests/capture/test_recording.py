@@ -96,7 +96,8 @@ def test_rotation_loses_nothing(tmp_path: Path, ending: str) -> None:
     recording.begin(info_of())
     for at in range(100):
         recording.write([answered(taken_ns=at)])
-    recording.finish()
+    recording.close()
+    recording.release()
     assert recording.requests == 100
     assert recording.files == sorted(tmp_path.iterdir(), key=recording.files.index)
     assert len(recording.files) > 8
@@ -111,7 +112,8 @@ def test_keep_removes_the_oldest(tmp_path: Path) -> None:
     for at in range(100):
         recording.write([answered(taken_ns=at)])
         recording.turn()
-    recording.finish()
+    recording.close()
+    recording.release()
     assert sorted(tmp_path.glob("r-2*")) == sorted(recording.files)
     assert len(recording.files) == 3
     assert ids(recording.files) == list(range(100 - len(ids(recording.files)), 100))
@@ -127,7 +129,8 @@ def test_rotation_by_time_needs_no_events(tmp_path: Path) -> None:
     assert len(recording.files) == 1, "an empty file is not rotated"
     recording.write([answered()])
     until(lambda: recording.turn() or len(recording.files) > 1)
-    recording.finish()
+    recording.close()
+    recording.release()
 
 
 def test_what_an_earlier_run_left_is_taken_over(tmp_path: Path) -> None:
@@ -137,7 +140,8 @@ def test_what_an_earlier_run_left_is_taken_over(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "r.pcapng.gz", rotation=Rotation(size=10_000), keep=9, adopt=True)
     recording.begin(info_of())
     recording.write([answered(taken_ns=2)])
-    recording.finish()
+    recording.close()
+    recording.release()
     assert [path.suffix for path in recording.files] == [".gz", ".gz"]
     assert (tmp_path / "other.pcapng.gz.77.part").exists()
     assert sorted(tmp_path.glob("r-*")) == sorted(recording.files)
@@ -153,7 +157,8 @@ def test_a_full_disk_ends_the_recording_once(tmp_path: Path) -> None:
         recording.write([answered(taken_ns=2)])
     recording.write([answered(taken_ns=3)])
     recording.turn()
-    recording.finish()
+    recording.close()
+    recording.release()
     assert recording.requests == 1
     with Capture(tmp_path / "r.pcapng.gz") as capture:
         assert len(list(capture)) == 1
@@ -239,7 +244,8 @@ def test_recording_goes_on_when_the_packer_is_dead(tmp_path: Path) -> None:
     for at in range(50):
         recording.write([answered(taken_ns=at)])
         recording.turn()
-    recording.finish()
+    recording.close()
+    recording.release()
     assert ids(recording.files) == list(range(50))
 
 
@@ -252,7 +258,8 @@ def test_a_ring_of_files_stays_one_when_the_packer_is_dead(tmp_path: Path) -> No
     for at in range(200):
         recording.write([answered(taken_ns=at)])
         assert len(list(tmp_path.iterdir())) <= 10
-    recording.finish()
+    recording.close()
+    recording.release()
     assert ids(recording.files)[-1] == 199
 
 

@@ -131,6 +131,20 @@ def test_ctrl_c_again_leaves_it_uncompressed(host: Host, tmp_path: Path) -> None
     host.assert_untouched()
 
 
+@pytest.mark.parametrize("name", ["held.pcapng", "held.pcapng.gz"])
+def test_ctrl_c_held_down_leaves_a_whole_file(host: Host, tmp_path: Path, name: str) -> None:
+    process = host.start("record", "-d", "1", "-e", "cr3", "-w", str(tmp_path / name))
+    assert host.simulation.wait("answered", 50)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.03)  # as a keyboard repeats a key
+    outcome = finished(process)
+    assert outcome.code == 0
+    assert "Traceback" not in outcome.stderr
+    assert all(read(path) for path in tmp_path.iterdir())
+    host.assert_untouched()
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

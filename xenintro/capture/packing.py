@@ -16,9 +16,13 @@ import msgspec
 from xenintro.capture.packer import Done, Order
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _log = logging.getLogger(__name__)
+
+#: Seconds between two looks at whether it is still waited for.
+_LOOK = 0.1
 
 
 class Packing:
@@ -61,21 +65,32 @@ class Packing:
             data = os.read(self._says, 1 << 16)
         return self._done(data)
 
-    def finish(self, patience: float | None = None) -> list[Done]:
-        """Wait until all is done, or for so many seconds; what was done since `turn` was called last.
+    def finish(self, patience: float | None, given_up: Callable[[], bool]) -> list[Done]:
+        """Wait until all is done; what was done since `turn` was called last.
 
-        Raises:
-            KeyboardInterrupt: `abandon` the rest; what is not compressed stays as it is.
+        Args:
+            patience: seconds to wait at most.
+            given_up: asked now and then whether to wait no longer.
         """
         with suppress(OSError):  # no guest waits any more: it need not stand behind everybody else
             os.setpriority(os.PRIO_PROCESS, self._process.pid, 0)
         until = None if patience is None else monotonic() + patience
+
+        def comes(fd: int, what: int) -> bool:
+            while not given_up():
+                left = _LOOK if until is None else min(_LOOK, until - monotonic())
+                if ready := _ready(fd, what, max(0.0, left)):
+                    return bool(ready & what)
+                if left <= 0:
+                    break
+            return False
+
         done = self.turn()
-        while self._unsent and self._waited(until, self._asks, select.POLLOUT):
+        while self._unsent and comes(self._asks, select.POLLOUT):
             done += self.turn()
         assert self._process.stdin is not None
         self._process.stdin.close()
-        while self._waited(until, self._says, select.POLLIN) and (data := os.read(self._says, 1 << 16)):
+        while comes(self._says, select.POLLIN) and (data := os.read(self._says, 1 << 16)):
             done += self._done(data)
         return done
 
@@ -88,14 +103,6 @@ class Packing:
         except BrokenPipeError:
             _log.warning("the process that compresses captures was killed: they stay as they are")
             self._unsent.clear()
-
-    def _waited(self, until: float | None, fd: int, what: int) -> bool:
-        """Wait for a pipe; False if it takes too long, or the process is dead."""
-        poll = select.poll()
-        poll.register(fd, what)
-        left = None if until is None else max(0.0, until - monotonic()) * 1000
-        ready = poll.poll(left)
-        return bool(ready) and bool(ready[0][1] & what)
 
     def abandon(self) -> None:
         """End the process, whatever it is doing."""
@@ -112,3 +119,11 @@ class Packing:
             if one.error:
                 _log.warning("cannot %s %s: %s", "compress" if one.to else "remove", one.path, one.error)
         return done
+
+
+def _ready(fd: int, what: int, seconds: float) -> int:
+    """What a pipe is ready for, or that it is broken; 0 if nothing comes in so many seconds."""
+    poll = select.poll()
+    poll.register(fd, what)
+    ready = poll.poll(seconds * 1000)
+    return ready[0][1] if ready else 0

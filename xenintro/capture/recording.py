@@ -33,7 +33,7 @@ _NO_READS: Mapping[int, list[GuestRead]] = {}
 
 
 class Recording:
-    """Writes what a session answers, into one file or a ring of files. Nothing here waits but `finish`.
+    """Writes what a session answers, into one file or a ring of files. Nothing here waits but `release`.
 
     Args:
         path: of the file; its ending asks for compression when it is closed. With rotation, every name has
@@ -171,8 +171,8 @@ class Recording:
             self._close(sync=False)
             self._open()
 
-    def pause(self, *, sync: bool = True) -> None:
-        """Close the file: the domain is not watched for now. `begin` goes on.
+    def close(self, *, sync: bool = True) -> None:
+        """Close the file, and have it compressed. `begin` goes on, when the domain is watched again.
 
         Raises:
             CaptureError: it cannot be written.
@@ -186,28 +186,18 @@ class Recording:
             self.files.remove(writer.path)
             writer.discard()
 
-    def finish(self, patience: float | None = None) -> None:
-        """Close, and wait for what is still to be compressed, or for so many seconds.
+    def release(self, patience: float | None = None, given_up: Callable[[], bool] = lambda: False) -> None:
+        """Wait for what is still to be compressed, then end the process that does it.
 
-        Raises:
-            CaptureError: it cannot be written.
-            KeyboardInterrupt: nothing more is compressed; what was not is there as it was.
+        Args:
+            patience: seconds to wait at most; what is not compressed then is there as it was.
+            given_up: asked now and then whether to wait no longer.
         """
-        try:
-            self._close(sync=True)
-        except KeyboardInterrupt:
-            patience = 0.0
-            raise
-        finally:
-            self.release(patience)
-
-    def release(self, patience: float | None = None) -> None:
-        """End the process that compresses: once it has done everything, or after so many seconds."""
         packing, self._packing = self._packing, None
         if packing is None:
             return
         try:
-            self._note(packing.finish(patience))
+            self._note(packing.finish(patience, given_up))
         finally:
             packing.abandon()
             for path in self.files:

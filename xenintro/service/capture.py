@@ -116,7 +116,7 @@ class ServiceCapture:
         self._begun = None
         if self._recording is not None:
             try:
-                self._recording.pause(sync=sync)
+                self._recording.close(sync=sync)
             except XenintroError as error:
                 self._failed(error)
 

@@ -73,6 +73,8 @@ def supervised(
             return ended(signal.SIGKILL, "its supervisor failed", board, library, own_domid)
         return code
     finally:
+        # One more Ctrl-C has nothing to end; it would be a traceback of the interpreter's exit.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         forwarding.undo()
 
 
