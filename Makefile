@@ -8,7 +8,7 @@ CPU    ?= vmx
 XEN    ?= 4.17
 
 STAMP    := $(VENV)/.ready
-NATIVE   := $(wildcard xenintro/xen/*.[ch] xenintro/sim/*.[ch] xenintro/sim/*.map) xenintro/xen/build_native.py
+NATIVE   := $(wildcard xenintro/xen/*.[ch] xenintro/sim/*.[ch] xenintro/sim/*.map) $(wildcard xenintro/xen/build_*.py) xenintro/xen/signatures.py
 FUZZ_SECONDS ?= 60
 # Most tests wait for a process. Those that share an emulator or the tree come after the others, one by one.
 PARALLEL := -n 3

@@ -1,11 +1,13 @@
 """What pyproject.toml cannot say: the cffi extension, the simulator's library, the wheel's tags."""
 
 import os
+import runpy
 from pathlib import Path
 
 from setuptools import Extension, setup
 
 SIM = "xenintro/sim"
+DECLARED = "xenintro/xen/build_declared.py"
 C_FLAGS = (
     "-std=gnu11 -O2 -Wall -Wextra -fvisibility=hidden "
     "-fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2"
@@ -16,8 +18,9 @@ C_FLAGS = (
 if os.environ.get("XENINTRO_NO_NATIVE") == "1":
     setup()
 else:
+    declared = [f"{DECLARED}:{name}" for name in runpy.run_path(DECLARED)["BUILDERS"]]
     setup(
-        cffi_modules=["xenintro/xen/build_native.py:ffibuilder"],
+        cffi_modules=["xenintro/xen/build_native.py:ffibuilder", *declared],
         ext_modules=[
             # Not a Python module: the library that looks like libxenctrl to a simulator's client.
             Extension(

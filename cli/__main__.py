@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import metadata
 
 import click
 
@@ -33,6 +32,8 @@ VERBS = {
 def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if not wanted or ctx.resilient_parsing:
         return
+    from importlib import metadata  # its parser of mail headers is slow to load
+
     click.echo(f"xenintro {metadata.version('xenintro')}")
     if ctx.params.get("verbose"):
         from xenintro.xen.probe import versions

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from time import monotonic_ns
 from typing import TYPE_CHECKING
@@ -29,6 +28,8 @@ def about(monitor: Monitor, xen: str, *, events: str, policies: Sequence[str], e
         policies: as the command line or the configuration names them.
         enforce: their answers are sent.
     """
+    from importlib.metadata import version  # its parser of mail headers is slow to load, and few record
+
     domain, layout, system = monitor.info, monitor.interface, os.uname()
     now_ns = monotonic_ns()
     return CaptureInfo(

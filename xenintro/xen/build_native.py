@@ -105,11 +105,12 @@ ffibuilder.cdef(
     void xi_guard_response(const struct xi_guard *guard, const void *request, void *response);
     int xi_guard_start(struct xi_guard *guard);
     void xi_guard_stop(struct xi_guard *guard);
+    int prctl(int option, unsigned long value, unsigned long, unsigned long, unsigned long);
     """
 )
 ffibuilder.set_source(
     "xenintro.xen._native",
-    '#include "guard.h"',
+    '#include <sys/prctl.h>\n#include "guard.h"',
     sources=[f"{PACKAGE}/ring.c", f"{PACKAGE}/guard.c"],
     depends=[f"{PACKAGE}/ring.h", f"{PACKAGE}/guard.h"],
     include_dirs=[PACKAGE],

@@ -10,23 +10,17 @@ import contextlib
 import logging
 import os
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from xenintro.errors import NotSupportedError
 from xenintro.xen import signatures
 
-try:
-    from cffi import FFI
-except ImportError as error:
-    raise NotSupportedError(
-        "this installation of xenintro cannot load libxenctrl",
-        why=f"the Python package cffi is missing: {error}",
-        hint="install it for the Python that runs xenintro: pip install cffi",
-    ) from error
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from cffi import FFI
 
     from xenintro.xen.locate import Location
     from xenintro.xen.signatures import Release
@@ -45,7 +39,6 @@ _COMPANIONS = (
     "libxendevicemodel.so.1",
 )
 
-_LIBC = "extern FILE *stderr; int munmap(void *addr, size_t length);"
 _QUIET = 10  # XTL_NUM_LEVELS: above every level that libxc logs at
 
 
@@ -72,10 +65,8 @@ class Library:
     def __init__(self, location: Location, dlopen: Callable[[FFI, str], Any] = _dlopen) -> None:
         self.release: Release = location.release
         self.path = location.library
-        self.ffi = FFI()
-        self.ffi.cdef(signatures.declarations(signatures.clamp(self.release)))
-        self.ffi.cdef(_LIBC)
-        # Any: every attribute of a dlopen()ed library has the type that cdef() declared.
+        self.ffi = _declared(signatures.clamp(self.release))
+        # Any: every attribute of a dlopen()ed library has the type that is declared.
         self._libc: Any = self.ffi.dlopen(None)
         self._handles: list[Any] = self._load(location.library, dlopen)
         self._found: dict[str, Callable[..., Any] | None] = {}
@@ -163,6 +154,20 @@ class Library:
             return None
         found = (getattr(handle, form.symbol, None) for handle in self._handles)
         return next((function for function in found if function is not None), None)
+
+
+def _declared(release: Release) -> FFI:
+    """What the calls of a release look like."""
+    try:
+        module = import_module("xenintro.xen.declared.xen_{}_{}".format(*release))
+    except ImportError as error:
+        raise NotSupportedError(
+            "this installation of xenintro cannot load libxenctrl",
+            why=str(error),
+            hint="install the wheel for Linux on x86-64, not the pure one; and: pip install cffi",
+        ) from error
+    ffi: FFI = module.ffi
+    return ffi
 
 
 def _unavailable(call: str, release: Release) -> NotSupportedError:

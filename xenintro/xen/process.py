@@ -5,14 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
-from cffi import FFI
+from xenintro.xen.ring import lib
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-
-_ffi = FFI()
-_ffi.cdef("int prctl(int option, ...);")
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _log = logging.getLogger(__name__)
@@ -44,6 +40,4 @@ def set_oom_score(score: int) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    libc: Any = _ffi.dlopen(None)
-    zero = _ffi.cast("unsigned long", 0)
-    libc.prctl(option, _ffi.cast("unsigned long", value), zero, zero, zero)
+    lib.prctl(option, value, 0, 0, 0)
