@@ -29,7 +29,7 @@ test: wheel ## pass the tests, the lab's on a real Xen in an emulator included
 	@tools/test-packages.sh
 	@status=0; \
 	$(BIN)/python -m pytest -q $(PARALLEL) -m "not (exhaustive or lab or alone)" || status=$$?; \
-	$(BIN)/python -m pytest -q -m "lab or alone" || status=$$?; \
+	$(BIN)/python -m pytest -q -m "(lab and not thorough) or alone" || status=$$?; \
 	exit $$status
 
 faults: $(STAMP) ## every errno and every disaster at every call of a session; no guest may be lost
@@ -76,11 +76,11 @@ wheel: $(STAMP) ## build the manylinux wheel and the pure one into dist/
 lab: wheel ## a shell in dom0 of a real Xen in an emulator (CPU=vmx|svm XEN=4.14|4.17|4.20)
 	@$(BIN)/python -m tests.lab.shell --cpu $(CPU) --xen $(XEN)
 
-test-lab: wheel ## the lab's tests, both emulators, Xen 4.17
-	@$(BIN)/python -m pytest -q tests/lab
+test-lab: wheel ## all the lab's tests, both emulators, Xen 4.17
+	@$(BIN)/python -m pytest -q tests/lab --attaches 20
 
 test-lab-all: wheel ## the lab's tests with Xen 4.14 and 4.20 too
-	@$(BIN)/python -m pytest -q tests/lab --all-releases
+	@$(BIN)/python -m pytest -q tests/lab --attaches 20 --all-releases
 
 clean: ## remove what was built
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

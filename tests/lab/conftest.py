@@ -22,8 +22,8 @@ MORE_BOOTS = [("svm", "4.14"), ("svm", "4.20")]
 RETRIED = {"svm": (pytest.mark.flaky(reruns=1),)}
 
 
-#: Watching processes killed per boot, unless asked otherwise.
-KILLS = 6
+#: Watching processes killed per boot, and attaches in a row, unless asked otherwise.
+KILLS, ATTACHES = 6, 5
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kills", type=int, default=KILLS, help="watching processes that the lab kills, per boot"
     )
+    parser.addoption("--attaches", type=int, default=ATTACHES, help="attaches in a row, per boot")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,14 +45,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     boots = [*BOOTS, *(MORE_BOOTS if everything else [])]
     if only := metafunc.definition.get_closest_marker("cpus"):
         boots = [boot for boot in boots if boot[0] in only.args]
+    marks = [pytest.mark.lab, pytest.mark.timeout(1800)]  # the first may have to compile an emulator before
     names: list[str]
     cases: list[tuple[tuple[str, str]] | tuple[tuple[str, str], str]]
     if "word" in metafunc.fixturenames:
         names, cases = ["rig", "word"], [(boot, word) for boot in boots for word in alone(boot[0])]
+        marks.append(pytest.mark.thorough)
     else:
         names, cases = ["rig"], [(boot,) for boot in boots]
-    # The first test of a boot may have to download and compile an emulator before.
-    marks = (pytest.mark.lab, pytest.mark.timeout(1800))
     params = [
         pytest.param(*case, marks=(*marks, *RETRIED.get(case[0][0], ())), id="-".join((*case[0], *case[1:])))
         for case in cases
