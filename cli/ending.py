@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+#: Made beforehand: little is left when it is needed.
+_NO_MEMORY = XenintroError(
+    "out of memory",
+    why="this process may not have more (ulimit -v, MemoryMax= of a service), or the host has none",
+    hint="a policy that keeps what it sees grows for ever: let it forget",
+)
+
+
 def guarded(function: Callable[[], object]) -> int:
     """Call a function; its exit code, 0 if it gave none. Errors are printed, never raised."""
     try:
@@ -36,6 +44,10 @@ def guarded(function: Callable[[], object]) -> int:
     except (ReaderGoneError, BrokenPipeError):
         _discard_the_rest()
         return 0
+    except MemoryError:
+        with suppress(OSError):
+            show(_NO_MEMORY)
+        return _NO_MEMORY.exit_code
     except OSError as error:
         with suppress(OSError):
             show(cannot_write(error) if error.errno in _FULL else _bug(error))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import xenintro
+from xenintro_cli.ending import guarded
 
 on_xen = Path("/sys/hypervisor/type").exists() and "xen" in Path("/sys/hypervisor/type").read_text()
 
@@ -58,3 +59,13 @@ def test_version() -> None:
     outcome = xenintro("--version")
     assert outcome.code == 0
     assert outcome.stdout.startswith("xenintro 0.")
+
+
+def test_no_memory_is_said_in_three_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    def exhausted() -> None:
+        raise MemoryError
+
+    assert guarded(exhausted) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert lines[0] == "error: out of memory"
