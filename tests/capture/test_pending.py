@@ -70,6 +70,15 @@ def number_of(one: Answered) -> int:
     return int(one.event.new_value)  # type: ignore[attr-defined]
 
 
+def write(recording: Recording, batch: list[Answered]) -> None:
+    """Record, and wait until it is in the file."""
+    recording.write(batch)
+    writer = recording._writer
+    assert writer is not None
+    while writer.held:
+        recording.turn()
+
+
 ONE = numbered(1)
 
 
@@ -142,7 +151,7 @@ def test_what_the_deadline_thread_answered_is_there_in_order(tmp_path: Path) -> 
     recording.begin(info_of())
     watched.answer(numbered(0))
     watched.flush()
-    recording.write([numbered(0)])
+    write(recording, [numbered(0)])
     watched.answer(numbered(1))
     watched.post(numbered(2).event.raw)
     while not watched.guard.answered:
@@ -161,7 +170,7 @@ def test_a_write_that_was_cut_short_is_replaced(tmp_path: Path) -> None:
     recording.begin(info_of())
     watched.answer(ONE)
     watched.flush()
-    recording.write([ONE])
+    write(recording, [ONE])
     size = path.stat().st_size
     watched.answer(ONE)
     watched.answer(ONE)
@@ -170,6 +179,22 @@ def test_a_write_that_was_cut_short_is_replaced(tmp_path: Path) -> None:
     os.truncate(path, size + 100)
     assert pending.recover() == Recovered(path, 2, 0, 0)
     assert len(read(path)) == 3
+
+
+def test_what_is_held_is_recovered(tmp_path: Path) -> None:
+    pending, path = Pending(), tmp_path / "p.pcapng"
+    watched = Watched(pending)
+    recording = Recording(path, pending=pending)
+    recording.begin(info_of())
+    size = path.stat().st_size
+    batch = [numbered(0), numbered(1)]
+    for one in batch:
+        watched.answer(one)
+        watched.flush()
+        recording.write([one])
+    assert path.stat().st_size == size
+    assert pending.recover(bytes(watched.page)) == Recovered(path, 2, 0, 0)
+    assert list(map(number_of, read(path))) == [0, 1]
 
 
 def test_nothing_is_recorded_twice(tmp_path: Path) -> None:
@@ -181,7 +206,7 @@ def test_nothing_is_recorded_twice(tmp_path: Path) -> None:
         watched, one = Watched(pending), numbered(1)
         watched.answer(one)
         watched.flush()
-        recording.write([one])
+        write(recording, [one])
         assert pending.recover(bytes(watched.page)) is None
     recording.close()
     recording.release()

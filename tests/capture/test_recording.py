@@ -153,8 +153,11 @@ def test_a_full_disk_ends_the_recording_once(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "r.pcapng.gz")
     recording.begin(info_of())
     recording.write([answered(taken_ns=1)])
-    with file_size(recording.size + 100), pytest.raises(CaptureError):
-        recording.write([answered(taken_ns=2)])
+    recording.turn()
+    limit = recording.size + 100
+    recording.write([answered(taken_ns=2)])
+    with file_size(limit), pytest.raises(CaptureError):
+        recording.turn()
     recording.write([answered(taken_ns=3)])
     recording.turn()
     recording.close()

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from xenintro.capture.pending import Pending
     from xenintro.guest import Guest, GuestRead
 
+#: Bytes that are held before they are written, and nanoseconds: a call to the kernel for every answer would
+#: make the next one wait. `Pending` has what is held, should this process be killed.
+_TOGETHER, _HELD_NS = 16384, 10_000_000
+
 _NEVER = Rotation()
 
 _NO_READS: Mapping[int, list[GuestRead]] = {}
@@ -45,7 +49,7 @@ class Recording:
         force: replace a file that is there.
 
     Attributes:
-        size, requests: written, over all files.
+        size, requests: recorded, over all files.
         pending: for the session: what is not written yet.
         files: those that are there, oldest first.
 
@@ -84,6 +88,7 @@ class Recording:
         self._steps: Callable[[], StepState] = StepState
         self._closed_size = self._next_id = 0
         self._until = 0.0
+        self._held_since_ns = 0
         self._removing: deque[Path] = deque()
         self.files: list[Path] = []
         self._check_free()
@@ -94,12 +99,12 @@ class Recording:
 
     @property
     def size(self) -> int:
-        """Bytes written, over all files, before they are compressed."""
+        """Bytes recorded, over all files, before they are compressed."""
         return self._closed_size + (self._writer.size if self._writer else 0)
 
     @property
     def requests(self) -> int:
-        """Requests written, over all files."""
+        """Requests recorded, over all files."""
         return self._writer.next_id if self._writer else self._next_id
 
     @property
@@ -130,31 +135,26 @@ class Recording:
             guest.reads = []
 
     def write(self, batch: list[Answered]) -> None:
-        """Record what was answered; give it to a session.
+        """Record what was answered; give it to a session. `turn` sees to it that it is in the file soon.
 
         Raises:
             CaptureError: no space, or the file was removed. What was recorded before is there.
         """
-        if self._writer is None:
+        writer = self._writer
+        if writer is None or not batch:
             return
-        try:
-            self._writer.write(batch, _by_place(batch, self._guest))
-            if self.pending is not None:
-                self.pending.written(self._writer.size, self._writer.next_id)
-            if self._is_full():
-                self.rotate()
-        except CaptureError:
-            self._give_up()
-            raise
+        if not writer.held:
+            self._held_since_ns = batch[0].answered_ns
+        writer.hold(batch, _by_place(batch, self._guest))
+        self._settle(batch[-1].answered_ns)
 
     def turn(self) -> None:
-        """Begin the next file if it is time; to be called now and then.
+        """Write what was held long enough, and begin the next file if it is time; to be called now and then.
 
         Raises:
             CaptureError: it cannot be written.
         """
-        if self._writer is not None and self._is_full():
-            self.rotate()
+        self._settle(monotonic_ns())
         if self._packing is not None:
             self._note(self._packing.turn())
 
@@ -205,6 +205,27 @@ class Recording:
 
     # Details
 
+    def _settle(self, now_ns: int) -> None:
+        """Write what is held, if that is much or old; then rotate, if that is due."""
+        writer = self._writer
+        if writer is None:
+            return
+        try:
+            if writer.held >= _TOGETHER or (writer.held and now_ns - self._held_since_ns >= _HELD_NS):
+                self._flush(writer)
+            if self._is_full():
+                self.rotate()
+        except CaptureError:
+            self._give_up()
+            raise
+
+    def _flush(self, writer: CaptureWriter) -> None:
+        if not writer.held:
+            return
+        writer.flush()
+        if self.pending is not None:
+            self.pending.written(writer.size, writer.next_id)
+
     def _give_up(self) -> None:
         """Nothing more is written after a write has failed."""
         if self._guest is not None:
@@ -237,11 +258,12 @@ class Recording:
         writer, self._writer = self._writer, None
         if writer is None:
             return
-        if self.pending is not None:
-            self.pending.follow(None)
         try:
+            self._flush(writer)
             writer.close(sync=sync)
         finally:
+            if self.pending is not None:
+                self.pending.follow(None)
             self._next_id = writer.next_id
             self._closed_size += writer.size
             self._pack(writer.path)

@@ -1,4 +1,4 @@
-"""Writes one capture: a header, then one write(2) for everything that was answered in one go."""
+"""Writes one capture: a header, then what was answered, in few write(2)s."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _NOTHING: Mapping[int, Sequence[GuestRead]] = {}
 class CaptureWriter:
     """A capture that grows. Give its `write` to a session: it is to be called when the answers are out.
 
-    Whatever happens to this process, what a call has written stays, and is readable. A call that fails takes
-    back what it has written in part.
+    Whatever happens to this process, what `write` or `flush` has written stays, and is readable. A call that
+    fails takes back what it has written in part.
 
     Args:
         path: of the file, which only this user can read.
@@ -47,8 +47,8 @@ class CaptureWriter:
 
     Attributes:
         path: of the file.
-        size: bytes written.
-        requests: written.
+        requests: written or held.
+        held: bytes that `flush` is to write.
         lost: to be told by whoever knows of requests that could not be written.
 
     Raises:
@@ -59,7 +59,7 @@ class CaptureWriter:
     def __init__(self, path: Path, info: CaptureInfo, *, force: bool = False, first_id: int = 0) -> None:
         self.path = path
         self.info = info
-        self.requests = self.lost = 0
+        self.requests = self._written_requests = self.lost = 0
         self._offset_ns = info.started_ns - info.monotonic_ns
         self._last_ns = info.monotonic_ns
         self._next_look_ns = 0
@@ -67,7 +67,9 @@ class CaptureWriter:
         self._slots = Packets(0, interface(info.abi, info.arch).slot_size)
         header = _header(info)
         self._fd = _create(path, header, force=force)
-        self.size = len(header)
+        self._written = len(header)
+        self._held: list[bytes] = []
+        self.held = 0
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +78,11 @@ class CaptureWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes written or held."""
+        return self._written + self.held
 
     @property
     def next_id(self) -> int:
@@ -92,6 +99,11 @@ class CaptureWriter:
         Raises:
             CaptureError: no space, or the file was removed.
         """
+        self.hold(batch, reads)
+        self.flush()
+
+    def hold(self, batch: Sequence[Answered], reads: Mapping[int, Sequence[GuestRead]] = _NOTHING) -> None:
+        """What `write` does, but for the writing: `flush` does that for several calls at once."""
         if not batch:
             return
         offset_ns, packet_id, packet = self._offset_ns, self.next_id, self._slots.block
@@ -110,9 +122,25 @@ class CaptureWriter:
                 timed.append((max(in_order_ns, answered.answered_ns), response))
             packet_id += 1
         timed.sort(key=itemgetter(0))
-        self._put(b"".join([block for _, block in timed]))
+        data = b"".join([block for _, block in timed])
+        self._held.append(data)
+        self.held += len(data)
         self.requests += len(batch)
         self._last_ns = max(self._last_ns, timed[-1][0])
+
+    def flush(self) -> None:
+        """Write what is held.
+
+        Raises:
+            CaptureError: no space, or the file was removed.
+        """
+        if not self.held:
+            return
+        data, requests = b"".join(self._held), self.requests
+        self._held, self.held = [], 0
+        self.requests = self._written_requests
+        self._put(data)
+        self.requests = self._written_requests = requests
         if self._last_ns >= self._next_look_ns:
             self._next_look_ns = self._last_ns + _LOOK_NS
             self._look()
@@ -135,6 +163,7 @@ class CaptureWriter:
         if self._fd < 0:
             return
         try:
+            self.flush()
             self._put(self._totals())
             self._look()
             if sync:
@@ -165,10 +194,10 @@ class CaptureWriter:
         try:
             _write(self._fd, data)
         except OSError as error:
-            os.ftruncate(self._fd, self.size)
+            os.ftruncate(self._fd, self._written)
             self._close()
             raise self._failed(error) from error
-        self.size += len(data)
+        self._written += len(data)
 
     def _look(self) -> None:
         if os.fstat(self._fd).st_nlink == 0:
