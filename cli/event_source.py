@@ -15,10 +15,12 @@ from xenintro.codec import decode
 from xenintro.errors import DamagedInputError, UsageError
 from xenintro.guest import Guest
 from xenintro.policy.requests import fields_of_line, make_request
+from xenintro_cli.recorded import wanted_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from xenintro.answered import Answered
     from xenintro.events import Event
 
 
@@ -31,6 +33,8 @@ class OneEvent(NamedTuple):
 
 def events_up_to(place: str, seq: int, abi: str, arch: str) -> Iterator[OneEvent]:
     """The event that is meant, last; before it those that came before it, if it is in a capture.
+
+    Those among these that no policy was asked about are left out: rules have not seen them.
 
     Args:
         place: a file with a raw slot, a JSON line or a capture, ``-`` for a JSON line on stdin.
@@ -51,13 +55,24 @@ def events_up_to(place: str, seq: int, abi: str, arch: str) -> Iterator[OneEvent
         return
     with Capture(place) as capture:
         guest = guest_of(capture.info, RecordedMemory(capture))
-        count = 0
-        for count, answered in enumerate(capture, 1):
+        for answered in asked_up_to(capture, place, seq):
             guest.begin(answered.taken_ns)
             yield OneEvent(answered.event, guest)
-            if count > seq:
-                return
-        raise UsageError(f"{place} has no request {seq}", why=f"it has {count}, counted from 0")
+
+
+def asked_up_to(capture: Capture, place: str, seq: int) -> Iterator[Answered]:
+    """The requests of a capture that policies were asked about, up to the one that is meant.
+
+    Raises:
+        UsageError: there is no such request.
+    """
+    wanted, count = wanted_of("", capture.info, capture.interface), 0
+    for count, answered in enumerate(capture, 1):
+        if count > seq or (answered.asked and wanted(answered.event)):
+            yield answered
+        if count > seq:
+            return
+    raise UsageError(f"{place} has no request {seq}", why=f"it has {count}, counted from 0")
 
 
 def _read(place: str) -> bytes:

@@ -12,6 +12,7 @@ from xenintro.errors import PolicyError
 from xenintro.policy import load
 from xenintro.policy.rules import RulePolicy
 from xenintro.policy.testing import run_tests
+from xenintro_cli.event_source import asked_up_to
 from xenintro_cli.output import write_lines
 from xenintro_cli.style import Style
 
@@ -50,10 +51,10 @@ def command(files: tuple[str, ...]) -> int:
     return PolicyError.exit_code if failed else 0
 
 
-def recorded(path: Path) -> Iterator[tuple[Event, int]]:
-    """The events of a capture, and when they were taken."""
+def recorded(path: Path, seq: int) -> Iterator[tuple[Event, int]]:
+    """The events of a capture up to the one that is meant, and when they were taken."""
     with Capture(path) as capture:
-        for answered in capture:
+        for answered in asked_up_to(capture, str(path), seq):
             yield answered.event, answered.taken_ns
 
 

@@ -205,6 +205,20 @@ def test_explain_a_request_of_a_capture(rules: Path) -> None:
     assert "has no request 4" in outcome.stderr
 
 
+def test_explain_has_not_seen_what_was_not_asked(rules: Path) -> None:
+    rules.write_text(
+        '[[rule]]\nname = "second"\non = "mov_to_msr"\nwhen = "seen(2, \'1s\')"\nanswer = "deny"\n'
+        '[[rule.test]]\ncapture = "some.pcapng"\nseq = 1\nexpect = "none"\n'
+        '[[rule.test]]\ncapture = "some.pcapng"\nseq = 2\nexpect = "deny"\n'
+    )
+    batch = [answered(LSTAR, taken_ns=10**18 + at * 10**6) for at in range(3)]
+    batch[0] = batch[0]._replace(asked=False)
+    capture = write_capture(rules.with_name("some.pcapng"), [batch])
+    for seq, answer in ((0, "allow"), (1, "allow"), (2, "deny")):
+        assert f"answer   {answer}\n" in policy("explain", rules, capture, "--seq", seq).stdout
+    assert "2 passed, 0 failed" in policy("test", rules).stdout
+
+
 def test_a_test_on_a_capture(rules: Path) -> None:
     captured(rules.with_name("some.pcapng"), STAR, LSTAR)
     rules.write_text(
@@ -222,16 +236,44 @@ def test_a_test_on_a_capture(rules: Path) -> None:
 def test_diff(rules: Path) -> None:
     capture = captured(rules.with_name("some.pcapng"), *[LSTAR] * 5, STAR)
     new = rules.with_name("new.toml")
-    new.write_text(RULES.replace('"deny"\nsay', '"skip"\nsay'))
+    new.write_text(RULES.replace('"deny"\nsay', '"allow"\nsay'))
     outcome = policy("diff", rules, new, "-r", capture)
     assert outcome.code == 0, outcome.stderr
     lines = outcome.stdout.splitlines()
-    assert lines[:3] == ["5 of 6 requests are answered otherwise", "", "5 x  deny (freeze) → skip (freeze)"]
+    assert lines[:3] == ["5 of 6 requests are answered otherwise", "", "5 x  deny (freeze) → allow (freeze)"]
     assert [line.split()[:4] for line in lines[3:]] == [
         [str(at), time, "v0", "mov_to_msr"] for at, time in enumerate(line.split()[1] for line in lines[3:])
     ]
     assert len(lines) == 6
     assert policy("diff", rules, rules, "-r", capture).stdout == "0 of 6 requests are answered otherwise\n"
+
+
+def test_diff_compares_what_is_sent_and_not_what_it_is_called(rules: Path) -> None:
+    capture = captured(rules.with_name("some.pcapng"), LSTAR)
+    new = rules.with_name("new.toml")
+    new.write_text(RULES.replace('"freeze"', '"ice"'))
+    assert policy("diff", rules, new, "-r", capture).stdout == "0 of 1 requests are answered otherwise\n"
+    capture = captured(
+        rules.with_name("more.pcapng"), make_slot(V7, 10, payload={"insn_length": 2}, paused=True)
+    )
+    for file, value in ((rules, 1), (new, 2)):
+        file.write_text(
+            '[[rule]]\nname = "set"\non = "cpuid"\n'
+            f"answer = {{ set-registers = {{ rax = {value} }}, skip = true }}\n"
+        )
+    lines = policy("diff", rules, new, "-r", capture).stdout.splitlines()
+    assert lines[2] == "1 x  set-registers+skip (set) → set-registers+skip (set)"
+    assert lines[4].split() == ["regs.rax", "0x1", "→", "0x2"]
+
+
+def test_diff_asks_where_a_session_asks(rules: Path) -> None:
+    """Of requests that came along, or came when the session was about to end, policies are not told."""
+    first, *others = (answered(LSTAR, taken_ns=at * 1000) for at in range(4))
+    unasked = [one._replace(asked=False) for one in others]
+    capture = write_capture(rules.with_name("some.pcapng"), [[first], unasked])
+    new = rules.with_name("new.toml")
+    new.write_text(RULES.replace('"deny"\nsay', '"allow"\nsay'))
+    assert policy("diff", rules, new, "-r", capture).stdout.startswith("1 of 4 requests")
 
 
 def test_diff_with_a_policy_in_python(rules: Path) -> None:
@@ -244,7 +286,7 @@ def test_diff_with_a_policy_in_python(rules: Path) -> None:
         "    return Response.emulate()\n"
     )
     text = policy("diff", rules, python, "-r", capture).stdout
-    assert "deny (freeze) → error: Xen honours emulate only for" in text
+    assert "deny (freeze) → error: emulate is no answer to mov_to_msr" in text
     assert "allow (note) → error: new: AssertionError" in text
 
 

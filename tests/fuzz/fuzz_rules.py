@@ -43,7 +43,7 @@ def test_one_input(data: bytes) -> None:
         assert str(FILE) in error.lines()[0]
         return
     dead_rules(policy)
-    list(run_tests(policy, lambda path: ()))
+    list(run_tests(policy, lambda path, seq: ()))
     policy.set_up(GUEST)
     decide = chain([policy], GUEST)
     assert decide is not None

@@ -81,7 +81,7 @@ def test_all_of_them_are_shown() -> None:
 @pytest.mark.parametrize("path", library(), ids=lambda path: path.stem)
 def test_their_tests_pass(path: Path) -> None:
     policy = load_rules(path)
-    outcomes = list(run_tests(policy, lambda path: ()))
+    outcomes = list(run_tests(policy, lambda path, seq: ()))
     assert [outcome for outcome in outcomes if outcome.differences] == []
     assert {outcome.rule for outcome in outcomes} == {rule.name for rule in policy.rules}
     assert path.read_text().startswith("# ")

@@ -93,18 +93,23 @@ class Verification:
 
 def difference(recorded: bytes, computed: bytes, interface: Interface) -> list[str]:
     """What differs between two responses, one member to a line, named as in JSON; empty if nothing does."""
-    if recorded == computed:
+    return [_line(*member) for member in members_that_differ(recorded, computed, interface)]
+
+
+def members_that_differ(one: bytes, other: bytes, interface: Interface) -> list[tuple[str, Any, Any]]:
+    """The members of two responses that differ, named as in JSON, with both values."""
+    if one == other:
         return []
-    old, new = _members(recorded, interface), _members(computed, interface)
-    lines = [
-        _line(name, old.get(name, "nothing"), new.get(name, "nothing"))
+    old, new = _members(one, interface), _members(other, interface)
+    members = [
+        (name, old.get(name, "nothing"), new.get(name, "nothing"))
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     ]
-    if not lines:
-        at = next(at for at, (one, other) in enumerate(zip(recorded, computed, strict=True)) if one != other)
-        lines.append(_line(f"byte {at:#x}", f"{recorded[at]:#04x}", f"{computed[at]:#04x}"))
-    return lines
+    if members:
+        return members
+    at = next(at for at, (this, that) in enumerate(zip(one, other, strict=True)) if this != that)
+    return [(f"byte {at:#x}", f"{one[at]:#04x}", f"{other[at]:#04x}")]
 
 
 def _line(name: str, old: Any, new: Any) -> str:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from xenintro.policy.rules import RulePolicy, TomlRule
     from xenintro.response import Response
 
-    #: The events of a capture with the times at which they were taken.
-    Recorded = Callable[[Path], Iterable[tuple[Event, int]]]
+    #: The events of a capture up to one of them, with the times at which they were taken.
+    Recorded = Callable[[Path, int], Iterable[tuple[Event, int]]]
 
 #: The interface of tests that do not name one.
 DEFAULT_ABI = "vm_event-7"
@@ -131,7 +131,7 @@ def _events(
 ) -> Iterator[tuple[Event, int]]:
     """The events of a test: what it expects is expected of the last one."""
     if "capture" in test:
-        yield from _of_capture(directory / test["capture"], test["seq"], recorded)
+        yield from recorded(directory / test["capture"], test["seq"])
         return
     layout = interface(test.get("abi", DEFAULT_ABI))
     if "slot" in test:
@@ -141,15 +141,6 @@ def _events(
     every_ns = int(parse_duration(test.get("every", "0s")) * 1e9)
     for number in range(test.get("times", 1)):
         yield event, _START_NS + number * every_ns
-
-
-def _of_capture(path: Path, seq: int, recorded: Recorded) -> Iterator[tuple[Event, int]]:
-    count = 0
-    for count, one in enumerate(recorded(path), 1):
-        yield one
-        if count > seq:
-            return
-    raise UsageError(f"{path} has no request {seq}", why=f"it has {count}, counted from 0")
 
 
 def _slot(path: Path, size: int) -> bytes:
