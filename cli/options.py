@@ -182,8 +182,9 @@ events = click.option(
     show_default=True,
     metavar="LIST",
     help="What to trap, more than once if you like: cr0 cr3 cr4 xcr0 msr:NAME cpuid guest-request int3 debug "
-    "singlestep desc interrupt mem:rwx@GFN[-GFN]. Modifiers: cr4:onchange:mask=0x80, guest-request:async, "
-    "mem:w@GFN:step.",
+    "singlestep desc interrupt mem:rwx@GFN[-GFN] emul-unimplemented vmexit privileged-call. Modifiers: "
+    "cr4:onchange:mask=0x80:async, msr:NAME:onchange, guest-request:async:userspace, debug:async, "
+    "mem:w@GFN:step; singlestep:asked and interrupt:asked: only those that an answer asks for.",
 )
 
 #: Seconds that a vCPU waits at most, whatever a policy does.

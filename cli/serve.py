@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from xenintro.service.layers import Layers
     from xenintro.supervise.link import Link
 
+_INSTALLED = "/usr/bin/xenintro"
+
 
 @click.command(name="serve")
 @click.option("-n", "--name", help="Domain by name or UUID; it need not be there yet.")
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 )
 @click.option("--print-config", is_flag=True, help="Print every setting and where it comes from, and exit.")
 @click.option("--config-schema", is_flag=True, help="Print the JSON Schema of the settings, and exit.")
+@click.option(
+    "--print-unit", is_flag=True, help="Print the unit for systemd, with the path of this program, and exit."
+)
 @options.xen
 @click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
 @click.option("-v", "--verbose", count=True, help="Log more.")
@@ -40,6 +46,7 @@ def command(
     settings: tuple[str, ...],
     print_config: bool,
     config_schema: bool,
+    print_unit: bool,
     selection: str,
     quiet: bool,
     verbose: int,
@@ -51,12 +58,16 @@ def command(
     \b
     Examples:
       xenintro serve --name win10 --config /etc/xenintro/win10.toml
+      xenintro serve --print-unit > /etc/systemd/system/xenintro@.service
       systemctl enable --now xenintro@win10
     """  # noqa: D301 - click takes the backspace for a mark
     from xenintro.service.layers import Layers, listing
 
     if config_schema:
         write(_schema())
+        return 0
+    if print_unit:
+        write(_unit())
         return 0
     layers = Layers(config, _overrides(ctx, name, settings))
     checked = layers.load()
@@ -112,6 +123,13 @@ def _overrides(
         else:
             flags += layers
     return [*environment, *flags]
+
+
+def _unit() -> bytes:
+    """The unit that comes with xenintro; it names the program where distributions put it."""
+    text = (Path(__file__).parent / "data" / "xenintro@.service").read_text(encoding="utf-8")
+    program = Path(sys.argv[0]).absolute()
+    return (text.replace(_INSTALLED, str(program)) if program.name == "xenintro" else text).encode()
 
 
 def _schema() -> bytes:

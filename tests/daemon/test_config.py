@@ -25,6 +25,8 @@ cr4 = { onchange = true, mask = "0x80" }
 msr = ["LSTAR", 0xc0000080, { msr = "star", onchange = true }]
 mem = [{ access = "w", gfns = "0x1000-0x1fff" }, { access = "rx", gfns = 0x104, step = true }]
 guest_request = { async = true }
+singlestep = { asked = true }
+interrupt = { asked = true }
 emul_unimplemented = true
 int3 = false
 [policy]
@@ -66,7 +68,8 @@ def test_all_forms(tmp_path: Path) -> None:
 
     expected = parse_traps(
         "cr3,cr4:onchange:mask=0x80,msr:LSTAR,msr:0xc0000080,msr:star:onchange,"
-        "mem:w@0x1000-0x1fff,mem:rx@0x104:step,guest-request:async,emul-unimplemented"
+        "mem:w@0x1000-0x1fff,mem:rx@0x104:step,guest-request:async,singlestep:asked,interrupt:asked,"
+        "emul-unimplemented"
     )
     assert settings.traps == expected
     assert settings.deadline == 0.25

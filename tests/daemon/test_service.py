@@ -238,6 +238,21 @@ def test_old_traps_that_xen_refuses_too_are_armed_by_a_new_attachment(tmp_path: 
         service.host.assert_untouched()
 
 
+def test_rules_are_checked_for_the_xen_that_runs(tmp_path: Path) -> None:
+    """next-interrupt came with interface version 2."""
+    (tmp_path / "next.toml").write_text(
+        '[[rule]]\nname = "next"\non = "write_ctrlreg"\nanswer = "next-interrupt"\n'
+    )
+    config = CONFIG.replace("cpuid", "int3")  # CPUID came later too
+    with daemon(tmp_path, config, abi="vm_event-1") as service:
+        service.ready()
+        service.config.write_text(config + "[policy]\nfiles = ['next.toml']\n")
+        refused = service.ctl("reload")
+        assert refused.code == 2
+        assert "next-interrupt is no answer to write_ctrlreg" in refused.stderr
+        assert service.stop().code == 0
+
+
 def test_a_policy_that_exits_changes_nothing(tmp_path: Path) -> None:
     with daemon(tmp_path) as service:
         service.ready()

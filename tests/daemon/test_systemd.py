@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,13 @@ def test_unit_is_valid(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", str(instance)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_names_the_program_that_printed_it() -> None:
+    program = Path(sys.executable).with_name("xenintro")
+    printed = subprocess.run([program, "serve", "--print-unit"], capture_output=True, text=True, check=True)
+    assert printed.stdout == UNIT.read_text().replace("/usr/bin/xenintro", str(program))
+    assert f"\nExecStopPost={program} rescue " in printed.stdout
 
 
 @needs_analyze

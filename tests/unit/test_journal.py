@@ -23,6 +23,7 @@ from xenintro.xen.undo import (
     UNDO,
     AccessRequired,
     Change,
+    InViews,
     Pages,
     Steps,
     TrapOn,
@@ -40,7 +41,15 @@ GUEST = DomainInfo(
     name="tiny",
 )
 (CR3,) = parse_traps("cr3")
-CHANGES: list[Change] = [Steps(2), TrapOn(CR3), Pages(0x10, 4), AccessRequired(), Views(), WritesWait()]
+CHANGES: list[Change] = [
+    Steps(2),
+    TrapOn(CR3),
+    Pages(0x10, 4),
+    AccessRequired(),
+    Views(),
+    InViews(),
+    WritesWait(),
+]
 
 
 @pytest.fixture(autouse=True)

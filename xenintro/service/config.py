@@ -56,6 +56,12 @@ class Debug(_Table, frozen=True):
     async_: bool = msgspec.field(default=False, name="async")
 
 
+class Asked(_Table, frozen=True):
+    """Single-steps, or interrupts; ``asked``: only those that an answer of a policy asks for."""
+
+    asked: bool = False
+
+
 class Domain(_Table, frozen=True):
     """Which domain."""
 
@@ -75,9 +81,9 @@ class Traps(_Table, frozen=True):
     guest_request: bool | GuestRequest = False
     int3: bool = False
     debug: bool | Debug = False
-    singlestep: bool = False
+    singlestep: bool | Asked = False
     desc: bool = False
-    interrupt: bool = False
+    interrupt: bool | Asked = False
     emul_unimplemented: bool = False
     vmexit: bool = False
     privileged_call: bool = False

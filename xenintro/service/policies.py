@@ -13,6 +13,8 @@ from xenintro.policy import load_all as load_together
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from xenintro.abi import Interface
+
 
 class Loaded(NamedTuple):
     """Policies in the order they are asked, and the files they came from."""
@@ -26,18 +28,19 @@ class Loaded(NamedTuple):
         return may_deny(self.policies)
 
 
-def load_all(patterns: Sequence[str], directory: Path) -> Loaded:
+def load_all(patterns: Sequence[str], directory: Path, interface: Interface) -> Loaded:
     """Load every file.
 
     Args:
         patterns: as `xenintro.policy.load` takes them; ``*`` and ``?`` match files, and may match nothing.
         directory: where relative names start.
+        interface: of the guest.
 
     Raises:
-        PolicyError: a file that is not there, or not a policy.
+        PolicyError: a file that is not there, or not a policy, or one with an answer that Xen would not take.
     """
     specs = tuple(spec for pattern in patterns for spec in _expand(pattern, directory))
-    return Loaded(tuple(load_together(specs)), specs)
+    return Loaded(tuple(load_together(specs, interface)), specs)
 
 
 def _expand(pattern: str, directory: Path) -> list[str]:

@@ -24,6 +24,7 @@ from xenintro.session import Session
 from xenintro.sinks.answered import AnsweredLines
 from xenintro.traps import asked_for
 from xenintro.xen.domains import called
+from xenintro.xen.preflight import ring_interface
 from xenintro.xen.rearming import HalfArmedError
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Service:
         pending: Pending | None = None,
     ) -> None:
         self.layers = layers
+        self._interface = ring_interface(xc)
         self.settings, self.policies, self._textfile = self._load()
         self.enforce = self.settings.config.policy.mode == "enforce"
         self.monitor: Monitor | None = None
@@ -300,7 +302,7 @@ class Service:
     def _load(self) -> tuple[Settings, Loaded, TextFile | None]:
         settings = self.layers.load()
         directory = self.layers.path.parent if self.layers.path else Path()
-        policies = load_all(settings.config.policy.files, directory)
+        policies = load_all(settings.config.policy.files, directory, self._interface)
         textfile = settings.config.metrics.textfile
         return settings, policies, TextFile(textfile) if textfile else None
 

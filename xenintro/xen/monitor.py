@@ -28,7 +28,7 @@ from xenintro.xen.preflight import check_domain, check_traps, helper_traps, need
 from xenintro.xen.rearming import Exchange
 from xenintro.xen.stepping import Stepping
 from xenintro.xen.teardown import Teardown, release_error
-from xenintro.xen.undo import Steps, WritesWait, change_of, is_write
+from xenintro.xen.undo import InViews, Steps, WritesWait, change_of, is_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,6 +194,8 @@ class Monitor:
         if self._late.unlearned or self._ring().ring.after_missed:
             self._learn()
         response = self._stepping.prepare(event, response)
+        if response.altp2m_idx or response.fast_singlestep_view:
+            self._note_views()
         if response.reinject or response.injection is not None:
             inject(self._guard(), self._inject_target, event, response.injection)
         return response
@@ -298,6 +300,11 @@ class Monitor:
         self._deferred = True
         self._machines = None
         _log.info("register writes wait for their answers")
+
+    def _note_views(self) -> None:
+        if InViews() not in self._changes:
+            self._journal.record([InViews()])
+            self._changes.append(InViews())
 
     def _look_at_machines(self) -> tuple[Machine, Machine]:
         """What answers may rely on, and those that are only noted: as if they were sent."""

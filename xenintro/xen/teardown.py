@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from xenintro.errors import DomainGoneError, NoSuchDomainError, ReleaseError, XenintroError
 from xenintro.xen.domains import called
-from xenintro.xen.undo import Steps, undo, writes_wait
+from xenintro.xen.undo import InViews, Steps, undo, writes_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,11 +55,12 @@ class Teardown:
             answered = self._by_deadline()
             for step in (*running, attachment.pause, *still, settle, self._disable):
                 tried(step, failures)
-            if self._by_deadline() != answered:
-                # The deadline thread ends a step with a toggle: where that was off already, it began one.
-                steps = [change for change in self._changes if isinstance(change, Steps)]
-                for step in undo(self._xc, attachment.info.domid, steps, paused=True):
-                    tried(step, failures)
+            # The deadline thread ends a step with a toggle: where that was off already, it began one. And the
+            # end of a fast step switches the view.
+            kinds = (Steps, InViews) if self._by_deadline() != answered else (InViews,)
+            again = [change for change in self._changes if isinstance(change, kinds)]
+            for step in undo(self._xc, attachment.info.domid, again, paused=True):
+                tried(step, failures)
         if failures and self._is_gone():
             # It died on the way: Xen took everything back itself, and only the mapping is left to give up.
             failures.clear()

@@ -48,6 +48,10 @@ class Views(msgspec.Struct, frozen=True, tag_field="undo", tag="views"):
     """altp2m may be on, and vCPUs in views of it."""
 
 
+class InViews(msgspec.Struct, frozen=True, tag_field="undo", tag="in_views"):
+    """Answers may have put vCPUs into views that somebody else has made, and keeps."""
+
+
 class Steps(msgspec.Struct, frozen=True, tag_field="undo", tag="single_step"):
     """These vCPUs may single-step. Nothing else ever stops it, and it blocks their interrupts."""
 
@@ -58,7 +62,7 @@ class WritesWait(msgspec.Struct, frozen=True, tag_field="undo", tag="writes_wait
     """Register writes wait for their answers. The end of the ring ends that, and loses those that wait."""
 
 
-Change = TrapOn | Pages | AccessRequired | Views | Steps | WritesWait
+Change = TrapOn | Pages | AccessRequired | Views | InViews | Steps | WritesWait
 
 
 class Undo(NamedTuple):
@@ -82,6 +86,14 @@ def _views(xc: Xc, domid: int, change: Views) -> list[Step]:
     return [off]
 
 
+def _in_views(xc: Xc, domid: int, change: InViews) -> list[Step]:
+    def back() -> None:
+        if xc.altp2m_state(domid):
+            xc.switch_to_view(domid, 0)
+
+    return [back]
+
+
 UNDO: Mapping[type, Undo] = {
     TrapOn: Undo(lambda xc, domid, change: [partial(disarm, xc, domid, change.trap)]),
     Pages: Undo(
@@ -91,6 +103,7 @@ UNDO: Mapping[type, Undo] = {
     ),
     AccessRequired: Undo(lambda xc, domid, change: [partial(xc.set_access_required, domid, change.value)]),
     Views: Undo(_views),
+    InViews: Undo(_in_views, paused=True),
     WritesWait: Undo(lambda xc, domid, change: []),
     Steps: Undo(
         lambda xc, domid, change: [
