@@ -376,11 +376,16 @@ def test_the_last_change_is_undone_first() -> None:
     assert ("set_mem_access", 5, "rwx", 0x10, 4) in xc.made
 
 
-def test_single_step_goes_off_while_the_domain_is_paused() -> None:
+def test_what_is_undone_while_the_domain_is_paused() -> None:
     xc = Calls()
     for step in undo(xc, 5, CHANGES, paused=True):  # type: ignore[arg-type]
         step()
-    assert xc.made == [("debug_control", 5, 0, False), ("debug_control", 5, 1, False)]
+    assert xc.made == [
+        ("altp2m_state", 5),
+        ("switch_to_view", 5, 0),
+        ("debug_control", 5, 0, False),
+        ("debug_control", 5, 1, False),
+    ]
 
 
 def test_what_a_trap_changes() -> None:
