@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.cli.runner import Outcome
 
-EVENTS = "mem:w@0x400-0x23ff,cr3,msr:lstar,cpuid,int3,guest-request"
+EVENTS = "mem:w@0x400-0x23ff,cr3,msr:lstar,cpuid,int3,debug,desc,guest-request"
 
 #: Calls on the way in, in their order; the nth is 1.
 ATTACH = (
@@ -31,7 +31,8 @@ ATTACH = (
     *("xc_domain_pause", "xc_monitor_enable", "xenevtchn_open", "xenevtchn_bind_interdomain"),
     *("xc_monitor_singlestep", "xc_monitor_emul_unimplemented", "xc_set_mem_access"),
     *("xc_monitor_write_ctrlreg", "xc_monitor_mov_to_msr", "xc_monitor_cpuid"),
-    *("xc_monitor_software_breakpoint", "xc_monitor_guest_request", "xc_domain_unpause", "xc_version"),
+    *("xc_monitor_software_breakpoint", "xc_monitor_debug_exceptions", "xc_monitor_descriptor_access"),
+    *("xc_monitor_guest_request", "xc_domain_unpause", "xc_version"),
 )
 #: Calls of the supervisor, for its second way to the ring: without that one the session goes on.
 KEEPER = ("xc_hvm_param_get", "xenforeignmemory_map", "xc_domain_populate_physmap_exact")

@@ -52,7 +52,9 @@ def views(host: Host) -> list[int]:
 def test_no_vcpu_is_left_in_a_view(rules: Path, number: signal.Signals) -> None:
     with simulated_host(vcpus=2, scenario="storm") as host:
         make_view(host)
-        process = host.start("watch", "-d", "1", "-e", "cr3,singlestep:asked", "-p", str(rules), "--mode", "enforce")
+        process = host.start(
+            "watch", "-d", "1", "-e", "cr3,singlestep:asked", "-p", str(rules), "--mode", "enforce"
+        )
         assert host.simulation.wait("answered", 50)
         assert 1 in views(host)
         if number == signal.SIGKILL:

@@ -31,6 +31,9 @@ _GET_CAPABILITIES, _CONTROL_REGISTERS = 2, 4
 #: struct xen_domctl: cmd, interface_version, domain; 128 bytes that begin with monitor_op's op and event.
 _DOMCTL = struct.Struct("<IIH6xII120x")
 
+#: What those do who cannot deny writes.
+_INSTEAD = "only observe (--mode observe), or use a policy that denies no write"
+
 
 def check_deny(xc: Xc, domid: int) -> None:
     """Refuse where register writes cannot be denied. Nothing is changed.
@@ -46,7 +49,7 @@ def check_deny(xc: Xc, domid: int) -> None:
         raise NotSupportedError(
             "register writes cannot be denied here",
             why=": ".join(part for part in (error.what, error.why) if part),
-            hint="only observe (--mode observe), or use a policy that denies no write",
+            hint=_INSTEAD,
         ) from error
 
 
@@ -84,7 +87,9 @@ def _version(xc: Xc, domid: int) -> int:
             )
         return version
     known = ", ".join(f"{version:#x}" for version in _candidates(xc))
-    raise NotSupportedError("Xen takes no domctl of a version that is known", why=f"known are {known}")
+    raise NotSupportedError(
+        "Xen takes no domctl of a version that is known", why=f"known are {known}", hint=_INSTEAD
+    )
 
 
 def _candidates(xc: Xc) -> Iterator[int]:
