@@ -47,7 +47,7 @@ def _expected(rig: Rig, vcpu: int) -> dict[str, object]:
     return {name: known[name] for name in known if name not in _NOT_IN[rig.release.abi]}
 
 
-@pytest.mark.parametrize("vcpus", [1, 2])
+@pytest.mark.parametrize("vcpus", [pytest.param(1, marks=pytest.mark.thorough), 2])
 def test_every_register(rig: Rig, vcpus: int) -> None:
     words = "smp regs" if vcpus == 2 else "regs"
     seen = watched(rig, words, "guest-request", vcpus=vcpus)
