@@ -1,4 +1,4 @@
-"""Inspect and exports against a plain read of the same file; and that memory does not grow with the capture.
+"""Inspect, replay and exports against a plain read of the same file; and that memory does not grow with it.
 
 ``python -m tests.bench.exports [EVENTS]``
 """
@@ -18,8 +18,10 @@ from tests.bench import captures
 from tests.bench.measure import Row, Timing, against
 from xenintro.capture import Capture
 from xenintro.capture.contents import Contents
+from xenintro.capture.replay import ReplaySource
 from xenintro.export import FORMATS, Options
 from xenintro.export.output import export
+from xenintro.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +38,7 @@ def export_rows(events: int = _EVENTS) -> Iterator[Row]:
         folder = Path(name)
         capture = captures.write(folder / "bench.pcapng", events)
         larger = captures.write(folder / "larger.pcapng", events * _LARGER)
-        for what in ("inspect", *FORMATS):
+        for what in ("inspect", "replay", *FORMATS):
             yield against(
                 f"{what}, {events} events",
                 _per_event_us(_runner(what, capture, folder), events),
@@ -77,18 +79,26 @@ def _runner(what: str, path: Path, folder: Path) -> Callable[[], None]:
                 contents = Contents()
                 for answered in capture:
                     contents.count(answered, capture.reads)
+            elif what == "replay":
+                _replay(capture)
             else:
                 export(what, capture.info, capture, folder / f"out.{what}", Options(force=True))
 
     return run
 
 
+def _replay(capture: Capture) -> None:
+    source = ReplaySource(capture, capture.info, capture.interface)
+    session = Session(source, clock=source.now_ns)
+    source.given_back = session.drained
+    session.run()
+
+
 def _peak_mb(what: str, path: Path, folder: Path) -> float:
     """Peak resident memory of the command."""
     out = folder / "peak"
-    verb = (
-        ["inspect", str(path)] if what == "inspect" else ["export", str(path), "--to", what, "-o", str(out)]
-    )
+    verbs = {"inspect": ["inspect", str(path)], "replay": ["replay", str(path)]}
+    verb = verbs.get(what, ["export", str(path), "--to", what, "-o", str(out)])
     process = subprocess.Popen([sys.executable, "-m", "xenintro_cli", *verb, "-q"], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
