@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.capture.wireshark import Tshark, needs_tshark
 from tests.cli.runner import xenintro
-from tests.lab.captures import RULES, names, opened, path_of
+from tests.lab.captures import CAPTURES, RULES, names, opened, path_of
 from tests.lab.guest.expected import Want, events, watch_all
 from tests.lab.releases import RELEASES
 from tests.lab.scenario import number
 from xenintro.abi import Flag
 from xenintro.codec import acknowledge
+from xenintro.export import FORMATS
 from xenintro.sinks.jsonl import event_record
 
 if TYPE_CHECKING:
@@ -110,6 +113,40 @@ def test_explain_says_what_was_true(name: str) -> None:
     assert "keep-lstar" in done.stdout
     assert "msr == LSTAR" in done.stdout
     assert "deny" in done.stdout
+
+
+@pytest.mark.parametrize("rules", [False, True])
+@pytest.mark.parametrize("name", ALLOWED)
+def test_exports_have_every_event(name: str, rules: bool, tmp_path: Path) -> None:
+    with opened(name, rules=rules) as recorded:
+        reasons = Counter(answered.event.reason for answered in recorded)
+    inspected = xenintro("inspect", _file(name, rules=rules), "--format", "jsonl")
+    assert inspected.code == 0, inspected.stderr
+    assert {reason: one["count"] for reason, one in inspected.records[0]["reasons"].items()} == reasons
+    for form in FORMATS:
+        out = tmp_path / form
+        exported = xenintro("export", _file(name, rules=rules), "--to", form, "-o", str(out))
+        assert exported.code == 0, exported.stderr
+        assert out.exists()
+    lines = (tmp_path / "jsonl").read_text().splitlines()
+    assert Counter(json.loads(line)["reason"] for line in lines) == reasons
+
+
+@needs_tshark
+@pytest.mark.parametrize("name", ENFORCED)
+def test_tshark_reads_it(name: str, tmp_path: Path) -> None:
+    tshark, capture = Tshark(tmp_path), path_of(*name.split("-"), rules=True)
+    with opened(name, rules=True) as recorded:
+        denied = sum("deny" in answered.answer for answered in recorded)
+    (requests,) = tshark.selected(capture, ['vm_event.direction == "request"'])
+    (denials,) = tshark.selected(capture, ['vm_event.answer == "deny"'])
+    with opened(name, rules=True) as recorded:
+        assert len(requests) == sum(1 for _ in recorded)
+    assert len(denials) == denied > 0
+
+
+def test_they_are_small() -> None:
+    assert sum(path.stat().st_size for path in CAPTURES.iterdir()) < 500_000
 
 
 def _file(name: str, *, rules: bool) -> str:
