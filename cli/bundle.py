@@ -34,7 +34,14 @@ _FILES = (
     "/sys/hypervisor/properties/features",
     "/sys/hypervisor/type",
 )
-_COMMANDS = (("xl", "info"), ("xl", "list"), ("xl", "dmesg"))
+_COMMANDS = {
+    "xl/info.txt": ("xl", "info"),
+    "xl/list.txt": ("xl", "list"),
+    "xl/dmesg.txt": ("xl", "dmesg"),
+    "service/log.txt": ("journalctl", "--no-pager", "--lines=2000", "--unit=xenintro@*"),
+}
+#: Where the unit has its settings.
+_SETTINGS = Path("/etc/xenintro")
 
 _TIMEOUT = 10  # seconds, for each command
 _MOST = 256 * 1024  # bytes of each file; of a longer one the end
@@ -47,10 +54,11 @@ findings.txt, findings.jsonl   what doctor found
 versions.txt                   of xenintro, Python and its packages, the kernel, Xen
 host/                          facts of the control domain: kernel command line, CPUs, release
 xl/                            xl info, xl list, the end of xl dmesg
+service/                       settings of services (/etc/xenintro), the end of their log
 journal/                       what monitors changed in domains and have not taken back yet
 
-It holds names and numbers of domains and the kernel's command line. It holds no memory and no registers
-of a guest.
+It holds names and numbers of domains, the kernel's command line, and what services have logged. It holds no
+memory and no registers of a guest, but for what rules have said in that log.
 """
 
 
@@ -112,9 +120,17 @@ def _contents(selection: str, findings: list[Finding]) -> Iterator[tuple[str, by
     for path in map(Path, _FILES):
         if (data := _end_of(path)) is not None:
             yield "host" + str(path), data
-    for command in _COMMANDS:
-        yield "/".join(command) + ".txt", _output(command)
+    for name, command in _COMMANDS.items():
+        yield name, _output(command)
+    yield from settings_of_services(_SETTINGS)
     yield from _journals()
+
+
+def settings_of_services(directory: Path) -> Iterator[tuple[str, bytes]]:
+    """Files of settings, and those that change them, each with its name in the archive."""
+    for path in sorted([*directory.glob("*.toml"), *directory.glob("*.toml.d/*.toml")]):
+        if (data := _end_of(path)) is not None:
+            yield f"service/{path.relative_to(directory)}", data
 
 
 def _journals() -> Iterator[tuple[str, bytes]]:

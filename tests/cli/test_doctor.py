@@ -17,6 +17,7 @@ import pytest
 
 from tests.cli.runner import COMMAND, TIMEOUT, environment, xenintro
 from tests.cli.simulated import Host, interrupted, simulated_host
+from xenintro_cli.bundle import settings_of_services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -299,6 +300,16 @@ def test_a_bundle(host: Host, tmp_path: Path) -> None:
     assert b"Xen           4.17" in contents["report/versions.txt"]
     assert "report/README.txt" in contents
     assert "report/xl/dmesg.txt" in contents
+
+
+def test_a_bundle_has_the_settings_of_services(tmp_path: Path) -> None:
+    (tmp_path / "win10.toml.d").mkdir()
+    for name in ("win10.toml", "win10.toml.d/10-more.toml", "rules.py"):
+        (tmp_path / name).write_text(name)
+    assert dict(settings_of_services(tmp_path)) == {
+        "service/win10.toml": b"win10.toml",
+        "service/win10.toml.d/10-more.toml": b"win10.toml.d/10-more.toml",
+    }
 
 
 def test_a_bundle_is_the_same_each_time(host: Host, tmp_path: Path) -> None:
