@@ -307,13 +307,27 @@ def test_signals_of_later_use_end_nothing(tmp_path: Path) -> None:
         assert service.process.poll() is None
 
 
-def test_a_suspended_domain_is_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", ["crash", "suspend"])
+def test_a_domain_that_stands_is_waited_for(tmp_path: Path, order: str) -> None:
     with daemon(tmp_path) as service:
         service.ready()
-        service.host.simulation.control("crash")
+        service.host.simulation.control(order)
         status = service.eventually(lambda status: status["state"] == "waiting")
         assert status["domid"] is None
         assert service.stop().code == 0
+
+
+def test_a_domain_that_resumes_is_watched_again(tmp_path: Path) -> None:
+    with daemon(tmp_path) as service:
+        service.ready()
+        service.host.simulation.control("suspend")
+        service.eventually(lambda status: status["state"] == "waiting")
+        service.host.simulation.control("resume")
+        service.eventually(lambda status: status["state"] == "watching")
+        before = service.host.simulation.report()["answered"]
+        assert service.host.simulation.wait("answered", before + 50)
+        assert service.stop().code == 0
+        service.host.assert_untouched()
 
 
 def test_one_service_for_one_domain(tmp_path: Path) -> None:
