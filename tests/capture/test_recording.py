@@ -241,9 +241,9 @@ def test_two_packers_of_one_file_do_no_harm(tmp_path: Path) -> None:
 def test_recording_goes_on_when_the_packer_is_dead(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "r.pcapng.gz", rotation=Rotation(size=5_000))
     recording.begin(info_of())
-    assert recording._packing is not None
-    recording._packing._process.kill()
-    recording._packing._process.wait()
+    assert recording._shelf._packing is not None
+    recording._shelf._packing._process.kill()
+    recording._shelf._packing._process.wait()
     for at in range(50):
         recording.write([answered(taken_ns=at)])
         recording.turn()
@@ -255,9 +255,9 @@ def test_recording_goes_on_when_the_packer_is_dead(tmp_path: Path) -> None:
 def test_a_ring_of_files_stays_one_when_the_packer_is_dead(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "r.pcapng", rotation=Rotation(size=5_000), keep=3)
     recording.begin(info_of())
-    assert recording._packing is not None
-    recording._packing._process.kill()
-    recording._packing._process.wait()
+    assert recording._shelf._packing is not None
+    recording._shelf._packing._process.kill()
+    recording._shelf._packing._process.wait()
     for at in range(200):
         recording.write([answered(taken_ns=at)])
         assert len(list(tmp_path.iterdir())) <= 10

@@ -1,29 +1,25 @@
-"""A recording: one capture after the other, the old ones compressed and removed by another process."""
+"""A recording: one capture after the other."""
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import suppress
-from datetime import UTC, datetime
-from pathlib import Path
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from xenintro.capture.naming import Naming, Rotation, part_of
-from xenintro.capture.packing import Packing
-from xenintro.capture.stream import zstd_module
+from xenintro.capture.naming import Rotation
+from xenintro.capture.shelf import Shelf
 from xenintro.capture.writer import CaptureWriter
-from xenintro.errors import CaptureError, NotSupportedError, UsageError
+from xenintro.errors import CaptureError, UsageError
 from xenintro.xen.stepping import StepState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from xenintro.answered import Answered
     from xenintro.capture.info import CaptureInfo
-    from xenintro.capture.packer import Done
     from xenintro.capture.pending import Pending
     from xenintro.guest import Guest, GuestRead
 
@@ -51,7 +47,6 @@ class Recording:
     Attributes:
         size, requests: recorded, over all files.
         pending: for the session: what is not written yet.
-        files: those that are there, oldest first.
 
     Raises:
         UsageError: there is such a file, or ``keep`` without rotation.
@@ -72,30 +67,21 @@ class Recording:
             raise UsageError(
                 "--keep without --rotate", why="there is only one file", hint="add --rotate 100MB"
             )
-        self._naming = Naming.of(path, rotates=any(rotation))
-        if self._naming.compression == ".zst" and zstd_module() is None:
-            raise NotSupportedError(
-                f"cannot write {path}",
-                why="this Python has no module for zstd",
-                hint="pip install 'xenintro[zstd]', or name it .gz",
-            )
-        self._rotation, self._keep, self._force = rotation, keep, force
+        self._shelf = Shelf(path, rotates=any(rotation), keep=keep, adopt=adopt, force=force)
+        self._rotation, self._force = rotation, force
         self.pending = pending
         self._writer: CaptureWriter | None = None
-        self._packing: Packing | None = None
         self._info: CaptureInfo | None = None
         self._guest: Guest | None = None
         self._steps: Callable[[], StepState] = StepState
         self._closed_size = self._next_id = 0
         self._until = 0.0
         self._held_since_ns = 0
-        self._removing: deque[Path] = deque()
-        self.files: list[Path] = []
-        self._check_free()
-        if self._naming.compression or keep is not None or adopt:
-            self._packing = Packing()
-        if adopt:
-            self._adopt()
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that are there, oldest first."""
+        return self._shelf.files
 
     @property
     def size(self) -> int:
@@ -110,7 +96,7 @@ class Recording:
     @property
     def compressed(self) -> bool:
         """Whether files are compressed when they are closed."""
-        return bool(self._naming.compression)
+        return bool(self._shelf.naming.compression)
 
     def begin(
         self,
@@ -155,8 +141,7 @@ class Recording:
             CaptureError: it cannot be written.
         """
         self._settle(monotonic_ns())
-        if self._packing is not None:
-            self._note(self._packing.turn())
+        self._shelf.turn()
 
     def rotate(self) -> None:
         """Begin the next file now, if there is anything in this one.
@@ -165,7 +150,7 @@ class Recording:
             UsageError: one file was asked for.
             CaptureError: it cannot be written.
         """
-        if not self._naming.rotates:
+        if not self._shelf.naming.rotates:
             raise UsageError("this recording is one file", why="it was begun without rotation")
         if self._writer is not None and self._writer.requests:
             self._close(sync=False)
@@ -193,15 +178,7 @@ class Recording:
             patience: seconds to wait at most; what is not compressed then is there as it was.
             given_up: asked now and then whether to wait no longer.
         """
-        packing, self._packing = self._packing, None
-        if packing is None:
-            return
-        try:
-            self._note(packing.finish(patience, given_up))
-        finally:
-            packing.abandon()
-            for path in self.files:
-                part_of(self._packed(path), packing.pid).unlink(missing_ok=True)
+        self._shelf.release(patience, given_up)
 
     # Details
 
@@ -246,13 +223,12 @@ class Recording:
         started_ns = now_ns + self._info.started_ns - self._info.monotonic_ns
         times = {"started_ns": started_ns, "monotonic_ns": now_ns}
         info = replace(self._info, **times, steps=self._steps())
-        path = self._naming.next(datetime.now(UTC), self.files[-1] if self.files else None)
+        path = self._shelf.next()
         self._writer = CaptureWriter(path, info, force=self._force, first_id=self._next_id)
         self._until = monotonic() + (self._rotation.seconds or 0.0)
-        self.files.append(path)
         if self.pending is not None:
             self.pending.follow(self._writer)
-        self._remove_oldest()
+        self._shelf.begun(path)
 
     def _close(self, *, sync: bool) -> None:
         writer, self._writer = self._writer, None
@@ -266,60 +242,7 @@ class Recording:
                 self.pending.follow(None)
             self._next_id = writer.next_id
             self._closed_size += writer.size
-            self._pack(writer.path)
-
-    def _pack(self, path: Path) -> None:
-        if self._packing is not None and self._naming.compression:
-            self._packing.ask(path, self._naming.packed(path))
-
-    def _remove_oldest(self) -> None:
-        """Have the oldest removed; what waits too long for that, on a host that is busy, is removed here."""
-        keep, packing = self._keep, self._packing
-        if keep is None or packing is None:
-            return
-        while len(self.files) > keep:
-            path = self.files.pop(0)
-            for name in dict.fromkeys((self._packed(path), path)):
-                self._removing.append(name.absolute())
-                packing.ask(name)
-        while len(self._removing) > 2 * keep:
-            self._removing.popleft().unlink(missing_ok=True)
-
-    def _packed(self, path: Path) -> Path:
-        return path if path.suffix == self._naming.compression else self._naming.packed(path)
-
-    def _note(self, done: list[Done]) -> None:
-        """A file that was compressed has another name now; one that was removed is done with."""
-        for one in done:
-            with suppress(ValueError):
-                self._removing.remove(Path(one.path))
-            if one.to is None or one.error:
-                continue
-            for at, path in enumerate(self.files):
-                if str(path.absolute()) == one.path:
-                    self.files[at] = self._naming.packed(path)
-
-    def _check_free(self) -> None:
-        """One file: refuse before the guest is touched what would be refused in the end."""
-        if self._naming.rotates or self._force:
-            return
-        path = self._naming.next(datetime.now(UTC))
-        for taken in (path, self._naming.packed(path)):
-            if taken.exists():
-                raise UsageError(
-                    f"{taken} exists",
-                    why="nothing is overwritten unasked",
-                    hint="name another file, or: --force",
-                )
-
-    def _adopt(self) -> None:
-        """Take over what earlier runs have left: uncompressed files, and parts of compressed ones."""
-        for part in self._naming.parts():
-            part.unlink(missing_ok=True)
-        self.files = self._naming.existing()
-        for path in self.files:
-            if path.suffix == self._naming.suffix:
-                self._pack(path)
+            self._shelf.closed(writer.path)
 
 
 def _by_place(batch: list[Answered], guest: Guest | None) -> Mapping[int, list[GuestRead]]:
