@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: Upper bounds of the buckets in nanoseconds: 4 µs to 1 s, powers of two, so that none is cut in two.
 _BOUNDS = [1 << power for power in range(12, 31)]
 
+#: The same for requests on the ring, which has eight slots since Xen 4.5.
+_OCCUPIED = [1, 2, 4, 8]
+
 
 class Row(NamedTuple):
     """One metric."""
@@ -34,6 +37,7 @@ METRICS: Mapping[str, Row] = {
     "xenintro_would_answers": Row("counter", "What observed policies would answer.", ("domain", "action")),
     "xenintro_vcpu_pause_seconds": Row("histogram", "How long vCPUs waited.", ("domain", "reason")),
     "xenintro_guest_paused_ratio": Row("gauge", "Share of the vCPUs' time spent waiting, last 5 s."),
+    "xenintro_ring_occupancy": Row("histogram", "Requests on the ring when the loop came round."),
     "xenintro_deadline_missed": Row("counter", "Requests answered by the deadline thread."),
     "xenintro_rule_matches": Row("counter", "Events a rule had a say in.", ("domain", "rule", "mode")),
     "xenintro_policy_errors": Row(
@@ -138,6 +142,8 @@ def families(
             for label, value in labelled[name].items():
                 labels = (label,) if isinstance(label, str) else label
                 family.add_metric([domain, *labels], value)
+        elif name == "xenintro_ring_occupancy":
+            family.add_metric([domain], *_occupancy(totals.together))
         elif isinstance(family, HistogramMetricFamily):
             for reason, histogram in pauses.items():
                 counts = zip(_BOUNDS, histogram.below(_BOUNDS), strict=True)
@@ -147,3 +153,11 @@ def families(
         else:
             family.add_metric([build.get(label, "") for label in row.labels], 1)
         yield family
+
+
+def _occupancy(together: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:
+    """Buckets and sum."""
+    below = [sum(times for count, times in together.items() if count <= bound) for bound in _OCCUPIED]
+    buckets = [(repr(float(bound)), float(times)) for bound, times in zip(_OCCUPIED, below, strict=True)]
+    buckets.append(("+Inf", float(sum(together.values()))))
+    return buckets, float(sum(count * times for count, times in together.items()))

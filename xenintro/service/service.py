@@ -154,6 +154,10 @@ class Service:
             self.totals.end()
             self._next_report = 0.0
 
+    def _record(self, batch: list[Answered]) -> None:
+        self.totals.together[len(batch)] += 1
+        self.capture.write(batch)
+
     def _answer_all(self, info: DomainInfo, monitor: Monitor) -> None:
         self._lines = AnsweredLines(info.domid, info.name, monitor.guest.offset_ns)
         self._session = session = Session(
@@ -161,7 +165,7 @@ class Service:
             guest=monitor.guest,
             wanted=self._is_wanted,
             observers=[self._turn],
-            record=self.capture.write,
+            record=self._record,
             enforce=self.enforce,
         )
         session.decide = chain(self.policies.policies, monitor.guest)

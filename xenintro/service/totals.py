@@ -31,6 +31,7 @@ class Totals:
         would: answers of policies that are only observed.
         matches: events that a rule had a say in, by rule and mode.
         attachments: how often the domain was attached to.
+        together: how often so many requests were on the ring when the loop came round.
         shown: events that were asked for; the next one's number in ``ctl tail``.
         recent: see `look`.
     """
@@ -39,6 +40,7 @@ class Totals:
         self.answers: Counter[str] = Counter()
         self.would: Counter[str] = Counter()
         self.matches: Counter[tuple[str, str]] = Counter()
+        self.together: Counter[int] = Counter()
         self.attachments = 0
         self.shown = 0
         self.recent = Recent()
