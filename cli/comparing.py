@@ -105,7 +105,6 @@ class _Side:
     def _record(self, batch: list[Answered]) -> None:
         for answered in batch:
             self.said.append(Said(answered, self._error if answered.asked else ""))
-            self._error = ""
 
 
 @contextmanager

@@ -183,8 +183,9 @@ def watch_domain(choice: Choice, xc: Xc, link: Link) -> None:
         with redirect_stdout(elsewhere):
             _run(choice, xc, monitor, policies, stream, recording, talk, observers, link)
     finally:
-        if recording is not None:  # never attached, or it is closed already
+        if recording is not None:  # not closed if attaching has failed: something may have happened by then
             recording.discard()
+            recording.close()
             recording.release(patience=0)
     stream.finish()
 
@@ -252,13 +253,12 @@ def _observers(
 ) -> list[Callable[[list[Answered]], None]]:
     """Who is shown events, and when they have come is told that time passes."""
     observers: list[Callable[[list[Answered]], None]] = []
+    if choice.printing:
+        observers.append(choice.form.output(_origin(monitor), stream.write, noted=bool(choice.policies)))
     if recording is not None:
-        observers.append(lambda _: recording.turn())
         if not choice.printing:
             observers.append(talk.progress(recording))
-    if not choice.printing:
-        return observers
-    observers.append(choice.form.output(_origin(monitor), stream.write, noted=bool(choice.policies)))
+        observers.append(lambda _: recording.turn())  # the last: it fails where there is no space
     return observers
 
 

@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def test_of_what_is_held_as_much_is_written_as_there_is_room_for(tmp_path: Path) -> None:
+    path = tmp_path / "full"
+    writer = CaptureWriter(path, info_of())
+    writer.hold([answered(taken_ns=1)])
+    limit = writer.size + 100
+    writer.hold([answered(taken_ns=2), answered(taken_ns=3)])
+    with file_size(limit), pytest.raises(CaptureError):
+        writer.flush()
+    assert writer.requests == 1
+    with Capture(path) as capture:
+        assert [one.taken_ns for one in capture] == [1]
+        assert capture.damage is None
+
+
 def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
     before = os.umask(0)
     try:

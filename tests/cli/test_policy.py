@@ -276,6 +276,17 @@ def test_diff_asks_where_a_session_asks(rules: Path) -> None:
     assert policy("diff", rules, new, "-r", capture).stdout.startswith("1 of 4 requests")
 
 
+def test_diff_shows_an_error_behind_a_deadline_that_was_missed(rules: Path) -> None:
+    late = answered(LSTAR, taken_ns=1000, late=True)._replace(asked=False)
+    capture = write_capture(rules.with_name("some.pcapng"), [[late, answered(LSTAR, taken_ns=2000)]])
+    python = rules.with_name("new.py")
+    python.write_text("def decide(event, guest):\n    raise ValueError\n")
+    nobody = rules.with_name("nobody.py")
+    nobody.write_text("def decide(event, guest):\n    return None\n")
+    text = policy("diff", nobody, python, "-r", capture).stdout
+    assert "1 x  allow → error: new: ValueError" in text
+
+
 def test_diff_with_a_policy_in_python(rules: Path) -> None:
     capture = captured(rules.with_name("some.pcapng"), LSTAR, STAR)
     python = rules.with_name("new.py")

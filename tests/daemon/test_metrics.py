@@ -53,7 +53,7 @@ def test_textfile(tmp_path: Path) -> None:
     total = sum(sample.value for sample in metrics["xenintro_events"] if sample.name.endswith("_total"))
     assert 0 < total <= events["events"]
     occupancy = metrics["xenintro_ring_occupancy"]
-    assert value(occupancy, "xenintro_ring_occupancy_sum") == total
+    assert 0 < value(occupancy, "xenintro_ring_occupancy_sum") <= total
     assert value(occupancy, "xenintro_ring_occupancy_bucket", le="1.0") > 0
     assert value(occupancy, "xenintro_ring_occupancy_count") <= total
     assert value(metrics["xenintro_attached"], "xenintro_attached") == 0

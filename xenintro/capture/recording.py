@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xenintro.guest import Guest, GuestRead
 
 #: Bytes that are held before they are written, and nanoseconds: a call to the kernel for every answer would
-#: make the next one wait. `Pending` has what is held, should this process be killed.
+#: make the next one wait. `Pending` has the requests and responses, should this process be killed.
 _TOGETHER, _HELD_NS = 16384, 10_000_000
 
 _NEVER = Rotation()
@@ -33,7 +33,9 @@ _NO_READS: Mapping[int, list[GuestRead]] = {}
 
 
 class Recording:
-    """Writes what a session answers, into one file or a ring of files. Nothing here waits but `release`.
+    """Writes what a session answers, into one file or a ring of files.
+
+    Nothing here waits but `close`, if the file is to be on the disk then, and `release`.
 
     Args:
         path: of the file; its ending asks for compression when it is closed. With rotation, every name has

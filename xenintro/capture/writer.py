@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ class CaptureWriter:
     def __init__(self, path: Path, info: CaptureInfo, *, force: bool = False, first_id: int = 0) -> None:
         self.path = path
         self.info = info
-        self.requests = self._written_requests = self.lost = 0
+        self.requests = self.lost = 0
         self._offset_ns = info.started_ns - info.monotonic_ns
         self._last_ns = info.monotonic_ns
         self._next_look_ns = 0
@@ -68,7 +69,7 @@ class CaptureWriter:
         header = _header(info)
         self._fd = _create(path, header, force=force)
         self._written = len(header)
-        self._held: list[bytes] = []
+        self._held: list[tuple[bytes, int]] = []  # with the requests in each
         self.held = 0
 
     def __enter__(self) -> Self:
@@ -123,7 +124,7 @@ class CaptureWriter:
             packet_id += 1
         timed.sort(key=itemgetter(0))
         data = b"".join([block for _, block in timed])
-        self._held.append(data)
+        self._held.append((data, len(batch)))
         self.held += len(data)
         self.requests += len(batch)
         self._last_ns = max(self._last_ns, timed[-1][0])
@@ -132,15 +133,21 @@ class CaptureWriter:
         """Write what is held.
 
         Raises:
-            CaptureError: no space, or the file was removed.
+            CaptureError: no space, though for some of it there may have been; or the file was removed.
         """
         if not self.held:
             return
-        data, requests = b"".join(self._held), self.requests
-        self._held, self.held = [], 0
-        self.requests = self._written_requests
-        self._put(data)
-        self.requests = self._written_requests = requests
+        held, self._held, self.held = self._held, [], 0
+        try:
+            self._append(b"".join([data for data, _ in held]))
+        except OSError as error:
+            self.requests -= sum(count for _, count in held)
+            with suppress(OSError):  # as many as there is room for
+                for data, count in held:
+                    self._append(data)
+                    self.requests += count
+            self._close()
+            raise self._failed(error) from error
         if self._last_ns >= self._next_look_ns:
             self._next_look_ns = self._last_ns + _LOOK_NS
             self._look()
@@ -151,6 +158,7 @@ class CaptureWriter:
         Raises:
             CaptureError: no space.
         """
+        self.flush()
         self._put(Packets(1, PAGE_SIZE).block(raw, time_ns + self._offset_ns, INBOUND, self.next_id, 0))
         self._last_ns = max(self._last_ns, time_ns)
 
@@ -189,14 +197,21 @@ class CaptureWriter:
         return blocks.interface_statistics(0, self._last_ns + self._offset_ns, counted)
 
     def _put(self, data: bytes) -> None:
+        try:
+            self._append(data)
+        except OSError as error:
+            self._close()
+            raise self._failed(error) from error
+
+    def _append(self, data: bytes) -> None:
+        """Write all of it, or nothing."""
         if self._fd < 0:
             raise CaptureError(f"{self.path} is closed", why="an earlier write failed")
         try:
             _write(self._fd, data)
-        except OSError as error:
+        except OSError:
             os.ftruncate(self._fd, self._written)
-            self._close()
-            raise self._failed(error) from error
+            raise
         self._written += len(data)
 
     def _look(self) -> None:

@@ -144,6 +144,7 @@ class Service:
                     self._answer_all(info, monitor)
             finally:
                 if self._session is not None:
+                    self._session.record = self.capture.write
                     self._session.drained(monitor.drained)
                 self.capture.pause()
                 tear_down(self.policies.policies)
@@ -155,7 +156,8 @@ class Service:
             self._next_report = 0.0
 
     def _record(self, batch: list[Answered]) -> None:
-        self.totals.together[len(batch)] += 1
+        # What the deadline thread has answered meanwhile was not there at once.
+        self.totals.together[sum(not answered.late for answered in batch)] += 1
         self.capture.write(batch)
 
     def _answer_all(self, info: DomainInfo, monitor: Monitor) -> None:

@@ -71,10 +71,10 @@ def supervised(
         if code == XenintroError.exit_code and board.attached:
             # It has said what it failed on; whatever that was, the guest gets a second chance.
             return ended(signal.SIGKILL, "its supervisor failed", board, library, own_domid)
-        return code
-    finally:
         # One more Ctrl-C has nothing to end; it would be a traceback of the interpreter's exit.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        return code
+    finally:
         forwarding.undo()
 
 

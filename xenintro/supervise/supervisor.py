@@ -122,9 +122,10 @@ class Supervisor:
         release()
         die_with(supervisor, signal.SIGTERM)
         code = self._work(Link(self._board, channel))
-        with held_back():  # the code is known: no signal comes before it is told
-            gc.collect()  # what a policy has left in the buffers of its files is written
-            os._exit(code)
+        # The code is known: Ctrl-C has nothing more to end. SIGTERM has, should the next line hang.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        gc.collect()  # what a policy has left in the buffers of its files is written
+        os._exit(code)
 
     def _watch(self, worker: int, wake: int, channel: socket.socket) -> int:
         """Serve the worker until it has ended; returns its wait status."""
