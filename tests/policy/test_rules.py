@@ -159,12 +159,12 @@ def test_a_service_names_them_as_the_command_line_does(tmp_path: Path) -> None:
     folder.mkdir(mode=0o755)
     (folder / "b.toml").write_text(rule("b"))
     (folder / "a.toml").write_text(rule("a"))
-    loaded = load_patterns(["rules.d/*.toml", "lib:known-cr3", "none.d/*.toml"], tmp_path)
+    loaded = load_patterns(["rules.d/*.toml", "lib:known-cr3", "none.d/*.toml"], tmp_path, V7)
     assert [policy.name for policy in loaded.policies] == ["a", "b", "known-cr3"]
     with pytest.raises(PolicyError, match="does not exist"):
-        load_patterns(["rules.d/c.toml"], tmp_path)
+        load_patterns(["rules.d/c.toml"], tmp_path, V7)
     with pytest.raises(PolicyError, match="a mistake in no_such_module"):
-        load_patterns(["no_such_module:policy"], tmp_path)
+        load_patterns(["no_such_module:policy"], tmp_path, V7)
 
 
 def test_a_library_by_name() -> None:
