@@ -15,10 +15,12 @@ from xenintro.events import EVENT_TYPES
 from xenintro.policy.actions import AnswerReader
 from xenintro.policy.answers import ACTIONS, Answer
 from xenintro.policy.language.expression import compile_expression
+from xenintro.policy.language.scope import Names
 from xenintro.policy.language.template import compile_template
 from xenintro.policy.lawful import objection
 from xenintro.policy.mistakes import Mistakes
 from xenintro.policy.rules import LEVELS, RulePolicy, TomlRule
+from xenintro.policy.symbols import read_symbols
 from xenintro.policy.trust import check_trusted
 from xenintro.response import Response
 
@@ -39,7 +41,7 @@ MAX_SIZE = 1 << 20
 NOBODY = "none"
 
 #: Keys and what their values are.
-_FILE: Mapping[str, type] = {"on_error": str, "lists": dict, "rule": list}
+_FILE: Mapping[str, type] = {"on_error": str, "lists": dict, "symbols": str, "rule": list}
 _RULE: Mapping[str, type | tuple[type, ...]] = {
     "name": str,
     "desc": str,
@@ -108,12 +110,13 @@ class _Reader:
         self.mistakes = Mistakes(path, text)
         self._table = tomllib.loads(text)
         self._interface = interface
-        self._names: dict[str, Any] = {}
+        self._directory = path.parent
+        self._names = Names({}, {})
 
     def rules(self) -> list[TomlRule]:
         """Every rule without a mistake."""
         table = self._checked((), self._table, _FILE)
-        self._names = self._lists(table.get("lists", {}))
+        self._names = Names(self._lists(table.get("lists", {})), self._symbols(table.get("symbols")))
         on_error = table.get("on_error", "allow")
         if on_error not in _ON_ERROR:
             self.mistakes.add(("on_error",), f"unknown answer {on_error}", word=on_error, known=_ON_ERROR)
@@ -210,6 +213,15 @@ class _Reader:
                 self.mistakes.add(("lists", name), "a list has numbers and strings")
         return names
 
+    def _symbols(self, file: str | None) -> Mapping[str, tuple[int, ...]]:
+        if file is None:
+            return {}
+        try:
+            return read_symbols(self._directory / file)
+        except PolicyError as error:
+            self.mistakes.add(("symbols",), error.what, why=error.why or "", hint=error.hint or "")
+            return {}
+
     def _tests(self, keys: Keys, tables: list[Any]) -> list[dict[str, Any]]:
         tests = []
         for number, table in enumerate(tables):
@@ -265,6 +277,7 @@ _EXAMPLES: Mapping[str, str] = {
     "answer": 'for instance answer = "deny"',
     "rule": "a rule begins with [[rule]]",
     "lists": "lists stand below [lists]",
+    "symbols": 'a file of addresses and names: symbols = "System.map"',
     "event": 'for instance event = { msr = "lstar" }',
 }
 _SOURCES = ("event", "slot", "capture")

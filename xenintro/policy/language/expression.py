@@ -143,7 +143,7 @@ def compile_expression(
     Raises:
         ExpressionError: a mistake, and where.
     """
-    return _compiled(text, Scope(reason, answered=False, names=names or {}))
+    return _compiled(text, Scope(reason, answered=False, names={} if names is None else names))
 
 
 def compile_filter(text: str, *, names: Mapping[str, Named] | None = None) -> Expression[Answered]:
@@ -152,7 +152,7 @@ def compile_filter(text: str, *, names: Mapping[str, Named] | None = None) -> Ex
     Raises:
         ExpressionError: a mistake, and where.
     """
-    return _compiled(text, Scope(None, answered=True, names=names or {}))
+    return _compiled(text, Scope(None, answered=True, names={} if names is None else names))
 
 
 def _compiled(text: str, scope: Scope) -> Expression[Any]:

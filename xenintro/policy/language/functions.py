@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 from typing import TYPE_CHECKING, NamedTuple
 
 from xenintro.errors import UsageError
@@ -24,7 +25,7 @@ from xenintro.policy.language.tree import (
 from xenintro.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from xenintro.policy.language.check import Checker
 
@@ -146,6 +147,46 @@ def _pages(checker: Checker, node: ast.Call) -> Node:
     return items
 
 
+def _symbol(checker: Checker, node: ast.Call) -> Node:
+    name = _text(checker, node.args[0])
+    addresses = _known_symbols(checker, node).get(name, ())
+    if not addresses:
+        close = nearest(name, [one for one in checker.scope.symbols if one[:3] == name[:3]])
+        raise checker.error(f"no symbol {name}", node.args[0], nearest=close)
+    if len(addresses) > 1:
+        raise checker.error(
+            f"{len(addresses)} symbols are called {name}", node.args[0], hint=f'write in symbols("{name}")'
+        )
+    (address,) = addresses
+    span = checker.source.span(node)
+    return Constant(span=span, kind="int", bits=address.bit_length(), value=address)
+
+
+def _symbols(checker: Checker, node: ast.Call) -> Node:
+    known, values = _known_symbols(checker, node), set[int]()
+    for one in node.args:
+        pattern = _text(checker, one)
+        found = fnmatch.filter(known, pattern)
+        if not found:
+            raise checker.error(f"no symbol {pattern}", one)
+        values.update(address for name in found for address in known[name])
+    return Items(span=checker.source.span(node), kind="set", values=tuple(sorted(values)))
+
+
+def _known_symbols(checker: Checker, node: ast.Call) -> Mapping[str, Sequence[int]]:
+    if not checker.scope.symbols:
+        hint = 'a file of rules names a list of them: symbols = "System.map"'
+        raise checker.error("no symbols are known here", node, hint=hint)
+    return checker.scope.symbols
+
+
+def _text(checker: Checker, node: ast.expr) -> str:
+    value = checker.value(node)
+    if not (isinstance(value, Constant) and isinstance(value.value, str)):
+        raise checker.error("the name of a symbol is a string", node)
+    return value.value
+
+
 def _seen(checker: Checker, node: ast.Call) -> Node:
     count = checker.value(node.args[0])
     if not (isinstance(count, Constant) and count.kind == "int" and 1 <= int(count.value) <= MAX_COUNT):
@@ -226,6 +267,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "has": Function("has(field)", "the field is there", 1, 1, _has),
     "prev": Function("prev(field)", "what the field had the last time on this vCPU", 1, 1, _prev),
     "pages": Function('pages("0x1000-0x1fff", ...)', "gfns, for in", 1, 1000, _pages),
+    "symbol": Function('symbol("name")', "the address of a symbol of the kernel", 1, 1, _symbol),
+    "symbols": Function('symbols("name_*", ...)', "the addresses of several, for in", 1, 1000, _symbols),
     "seen": Function(
         'seen(n, "1s")',
         "it is reached the nth time within a second; a third value counts each value apart",

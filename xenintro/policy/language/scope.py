@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 #: A constant or a list that an expression may use by its name.
 Named = int | str | Sequence[int | str]
 
+
+class Names(dict[str, Named]):
+    """Constants and lists of a file of rules, and the addresses of its symbols by their names."""
+
+    def __init__(self, names: Mapping[str, Named], symbols: Mapping[str, Sequence[int]]) -> None:
+        super().__init__(names)
+        self.symbols = symbols
+
+
 #: Names for numbers: MSRs in capitals, bits of control registers.
 SYMBOLS: Mapping[str, int] = {**{name.upper(): number for name, number in MSRS.items()}, **BITS}
 
@@ -47,6 +56,7 @@ class Scope:
         self.reason = reason
         self.answered = answered
         self.names = names
+        self.symbols: Mapping[str, Sequence[int]] = names.symbols if isinstance(names, Names) else {}
 
     def __str__(self) -> str:
         return "a filter" if self.answered else self.reason or "a rule"

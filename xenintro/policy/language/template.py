@@ -86,7 +86,7 @@ def compile_template(text: str, reason: str | None, *, names: Mapping[str, Named
         raise _error(
             text, "the text is too long", (MAX_LENGTH, len(text)), why=f"{MAX_LENGTH} characters at most"
         )
-    return Template(text, Scope(reason, answered=False, names=names or {}))
+    return Template(text, Scope(reason, answered=False, names={} if names is None else names))
 
 
 def _value(text: str, place: tuple[int, int], scope: Scope) -> Node:

@@ -35,7 +35,9 @@ def compile_value(
         ExpressionError: a mistake, and where.
     """
     source = Source(text)
-    tree = Checker(source, Scope(reason, answered=False, names=names or {})).number(source.parse())
+    tree = Checker(source, Scope(reason, answered=False, names={} if names is None else names)).number(
+        source.parse()
+    )
     if isinstance(tree, Constant):
         return int(tree.value)
     values = Emitter(answered=False, state={}).values([tree])
