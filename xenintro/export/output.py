@@ -97,8 +97,8 @@ def _renamed_when_whole(path: Path, options: Options, *, is_stream: bool) -> Ite
         raise exists(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
-    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         yield partial
         partial.replace(path)
     finally:
