@@ -294,5 +294,5 @@ def test_everything_killed_at_once_leaves_a_file_that_can_be_read(host: Host, tm
         os.kill(pid, signal.SIGKILL)
     finished(process)
     with Capture(path) as capture:
-        assert len(list(capture)) >= 90
+        assert len(list(capture)) >= 50  # all but what was answered in the last milliseconds
     assert host.run("rescue", "-d", "1").code == 0

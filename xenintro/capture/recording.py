@@ -237,11 +237,15 @@ class Recording:
         if writer is None:
             return
         try:
-            self._flush(writer)
+            try:
+                self._flush(writer)
+            finally:
+                # Before it is on the disk, which takes its time: what the teardown has answered counts as not
+                # recorded, and would be written again for a process that is killed meanwhile.
+                if self.pending is not None:
+                    self.pending.follow(None)
             writer.close(sync=sync)
         finally:
-            if self.pending is not None:
-                self.pending.follow(None)
             self._next_id = writer.next_id
             self._closed_size += writer.size
             self._shelf.closed(writer.path)
