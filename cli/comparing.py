@@ -104,7 +104,10 @@ class _Side:
 
     def _record(self, batch: list[Answered]) -> None:
         for answered in batch:
-            self.said.append(Said(answered, self._error if answered.asked else ""))
+            error = ""
+            if answered.asked:  # late ones, which nobody was asked about, may stand before it
+                error, self._error = self._error, ""
+            self.said.append(Said(answered, error))
 
 
 @contextmanager

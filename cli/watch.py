@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xenintro.answered import Answered
+    from xenintro.capture.info import CaptureInfo
     from xenintro.capture.recording import Recording
     from xenintro.policy import Policy
     from xenintro.policy.language.columns import Columns
@@ -205,17 +206,7 @@ def _run(
     from xenintro.session import Session
 
     if recording is not None:
-        recording.begin(
-            about(
-                monitor,
-                xc.version(),
-                events=choice.events,
-                policies=choice.policies,
-                enforce=choice.enforce,
-            ),
-            monitor.guest,
-            monitor.steps,
-        )
+        recording.begin(_about(choice, xc, monitor), monitor.guest, monitor.steps)
     session = Session(
         monitor,
         guest=monitor.guest,
@@ -246,6 +237,12 @@ def _run(
         finally:
             rules = [rule.name for policy in policies for rule in policy.rules]
             talk.ended(session, monitor, stream.dropped, rules)
+
+
+def _about(choice: Choice, xc: Xc, monitor: Monitor) -> CaptureInfo:
+    return about(
+        monitor, xc.version(), events=choice.events, policies=choice.policies, enforce=choice.enforce
+    )
 
 
 def _observers(

@@ -12,6 +12,7 @@ from tests.cli.runner import Outcome, xenintro
 from tests.cli.simulated import simulated_host
 from tests.slots import make_slot
 from xenintro.abi import interface
+from xenintro.capture import CaptureInfo, CaptureWriter
 from xenintro.policy.spec import library
 
 if TYPE_CHECKING:
@@ -285,6 +286,18 @@ def test_diff_shows_an_error_behind_a_deadline_that_was_missed(rules: Path) -> N
     nobody.write_text("def decide(event, guest):\n    return None\n")
     text = policy("diff", nobody, python, "-r", capture).stdout
     assert "1 x  allow → error: new: ValueError" in text
+
+
+def test_diff_blames_an_error_on_no_later_event(rules: Path) -> None:
+    """The second one came along: it was not asked for."""
+    path = rules.with_name("some.pcapng")
+    with CaptureWriter(path, CaptureInfo(abi=V7.id, events="msr:lstar")) as writer:
+        writer.write([answered(LSTAR, taken_ns=1000), answered(STAR, taken_ns=2000)])
+    python = rules.with_name("new.py")
+    python.write_text("def decide(event, guest):\n    raise ValueError\n")
+    nobody = rules.with_name("nobody.py")
+    nobody.write_text("def decide(event, guest):\n    return None\n")
+    assert policy("diff", nobody, python, "-r", path).stdout.startswith("1 of 2 requests")
 
 
 def test_diff_with_a_policy_in_python(rules: Path) -> None:

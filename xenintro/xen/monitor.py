@@ -24,7 +24,14 @@ from xenintro.xen.keeper import Watcher, address_of
 from xenintro.xen.late import Late
 from xenintro.xen.memory import LiveMemory
 from xenintro.xen.occupied import check_unoccupied
-from xenintro.xen.preflight import check_domain, check_traps, helper_traps, needs_steps, ring_interface
+from xenintro.xen.preflight import (
+    check_domain,
+    check_traps,
+    has_altp2m,
+    helper_traps,
+    needs_steps,
+    ring_interface,
+)
 from xenintro.xen.rearming import Exchange
 from xenintro.xen.stepping import Stepping
 from xenintro.xen.teardown import Teardown, release_error
@@ -194,8 +201,9 @@ class Monitor:
         if self._late.unlearned or self._ring().ring.after_missed:
             self._learn()
         response = self._stepping.prepare(event, response)
-        if response.altp2m_idx or response.fast_singlestep_view:
-            self._note_views()
+        if (response.altp2m_idx or response.fast_singlestep_view) and InViews() not in self._changes:
+            self._journal.record([InViews()])
+            self._changes.append(InViews())
         if response.reinject or response.injection is not None:
             inject(self._guard(), self._inject_target, event, response.injection)
         return response
@@ -301,29 +309,16 @@ class Monitor:
         self._machines = None
         _log.info("register writes wait for their answers")
 
-    def _note_views(self) -> None:
-        if InViews() not in self._changes:
-            self._journal.record([InViews()])
-            self._changes.append(InViews())
-
     def _look_at_machines(self) -> tuple[Machine, Machine]:
         """What answers may rely on, and those that are only noted: as if they were sent."""
         machine = Machine(
             singlestep=self._can_step,
             singlestep_armed=any(trap.reason == "singlestep" for trap in self._traps),
-            altp2m=self._altp2m,
+            altp2m=has_altp2m(self._xc, self._domid),
             control_registers=self._deferred,
         )
         self._machines = machine, msgspec.structs.replace(machine, control_registers=True)
         return self._machines
-
-    @cached_property
-    def _altp2m(self) -> bool:
-        """Whether the domain has views; nobody but its monitor switches them on or off."""
-        try:
-            return self._xc.altp2m_state(self._domid)
-        except XenintroError:  # not on this host, or not in the domain's configuration
-            return False
 
     def _start(self, attachment: Attachment) -> None:
         attachment.guarded(

@@ -233,3 +233,11 @@ def _check_msr(xc: Xc, trap: Trap) -> None:
         raise NotSupportedError(
             f"Xen cannot trap {trap.text}", why=f"it can trap MSRs {ranges}", hint="choose another MSR"
         )
+
+
+def has_altp2m(xc: Xc, domid: int) -> bool:
+    """Whether the domain has views."""
+    try:
+        return xc.altp2m_state(domid)
+    except XenintroError:  # not on this host, or not in the domain's configuration
+        return False
